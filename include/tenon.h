@@ -1,0 +1,235 @@
+/* tenon: run large language models from GGUF files.
+ *
+ * The whole public interface. A model is what a file holds, ready on a device; a session is a running conversation (or
+ * several) with it: caches, memory and compiled programs. Lifetimes nest: a session must be closed before its model.
+ *
+ * Conventions
+ *   - Functions that can fail return a tn_status; the message is in the caller's tn_error (may be NULL).
+ *   - `open(T **out, ...)` writes *out only on success (NULL on failure); `close(T **)` frees and writes NULL.
+ *   - Option structs may be zeroed (`= {0}`): zero is always the default.
+ *   - Strings are UTF-8. What a function allocates for the caller is freed with tn_free().
+ *   - The library prints nothing and reads no environment variable; talk goes to the log callback.
+ *   - A model may be shared by sessions on one thread at a time; objects are not locked. */
+#ifndef TENON_H
+#define TENON_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TN_API __attribute__((visibility("default")))
+
+/* ---- errors ---------------------------------------------------------------------------------------------------- */
+
+/* The values are also the exit codes of the command line. */
+typedef enum tn_status {
+    TN_OK = 0,
+    TN_ERR_CHECK = 1,        /* a verification found a difference outside its bound */
+    TN_ERR_USAGE = 2,        /* an option or argument makes no sense */
+    TN_ERR_INPUT = 65,       /* a file or text is bad, or of a kind this build cannot read */
+    TN_ERR_UNAVAILABLE = 69, /* a device or library is not there */
+    TN_ERR_INTERNAL = 70,    /* a bug in tenon */
+    TN_ERR_RESOURCES = 71,   /* out of memory, or the device was lost */
+} tn_status;
+
+typedef struct tn_error {
+    tn_status code;
+    char text[500]; /* one line, no newline */
+} tn_error;
+
+TN_API const char *tn_version(void);
+TN_API void tn_free(void *p);
+
+/* Where long texts go: called with pieces in order. */
+typedef struct tn_sink {
+    void (*write)(void *data, const char *text, size_t len);
+    void *data;
+} tn_sink;
+
+/* ---- model ------------------------------------------------------------------------------------------------------ */
+
+typedef struct tn_model tn_model;
+
+typedef enum tn_log_level { TN_LOG_INFO, TN_LOG_WARN } tn_log_level;
+
+typedef struct tn_model_options {
+    const char *backend; /* "cpu" (default), "cpu:ref", "cpu:avx2", "cpu:avx512", "webgpu", "cuda[:N]" */
+    int threads;         /* CPU threads; 0: one per core */
+    void (*log)(void *data, tn_log_level level, const char *line);
+    void (*progress)(void *data, const char *what, double done); /* 0..1 */
+    void *data;                                                  /* given to both callbacks */
+    bool vocab_only;                                             /* tokenizer and template only, no weights */
+} tn_model_options;
+
+typedef struct tn_model_info {
+    const char *architecture, *name; /* owned by the model */
+    const char *backend;             /* device in words */
+    int32_t n_vocab, n_layer, n_embd, n_ctx_train;
+    uint64_t n_params;
+    uint64_t file_bytes;   /* sum of the tensors as stored in the file */
+    uint64_t weight_bytes; /* what the weights take on the device */
+    double load_seconds;
+} tn_model_info;
+
+/* Opens a GGUF file (v2 or v3; for a split file, its first part). */
+TN_API tn_status tn_model_open(tn_model **model, const char *path, const tn_model_options *options, tn_error *err);
+TN_API void tn_model_close(tn_model **model);
+TN_API void tn_model_get_info(const tn_model *model, tn_model_info *info);
+
+/* Writes metadata, tensors, types, sizes and whether this build can run the file; as JSON when `json`. */
+TN_API tn_status tn_inspect(const char *path, bool json, tn_sink out, tn_error *err);
+
+/* ---- text ------------------------------------------------------------------------------------------------------- */
+
+typedef struct tn_tokenize_options {
+    bool no_bos;     /* do not add what the model's flags ask for (BOS, EOS) */
+    bool no_special; /* control tokens written in the text are plain text */
+} tn_tokenize_options;
+
+/* Text -> ids. *ids is allocated for the caller. */
+TN_API tn_status tn_tokenize(const tn_model *model, const char *text, size_t len, const tn_tokenize_options *options,
+                             int32_t **ids, size_t *n_ids, tn_error *err);
+
+/* ids -> text, control tokens written out when `special`. *text is allocated, zero-terminated; it may hold any bytes. */
+TN_API tn_status tn_detokenize(const tn_model *model, const int32_t *ids, size_t n_ids, bool special, char **text,
+                               size_t *len, tn_error *err);
+
+/* The token as it stands in the vocabulary, zero-terminated, owned by the model; NULL when id is out of range. */
+TN_API const char *tn_token_text(const tn_model *model, int32_t id);
+/* Whether a token ends a generation (the model's EOS, EOT and their like). */
+TN_API bool tn_token_ends(const tn_model *model, int32_t id);
+
+typedef struct tn_message {
+    const char *role, *content;
+} tn_message;
+
+typedef struct tn_chat_options {
+    const char *chat_template; /* Jinja; NULL: the model's own */
+    bool no_generation_prompt; /* do not open the assistant's turn */
+    const char *extra_json;    /* more variables for the template, a JSON object (tools, enable_thinking, ...) */
+} tn_chat_options;
+
+/* Whether the model's file has a chat template. */
+TN_API bool tn_has_chat_template(const tn_model *model);
+
+/* Renders messages; either result may be NULL. Control tokens are recognised only where the template wrote them: the
+ * same characters inside a message stay text. `json` is an array of messages ({"role":..., "content":...}); where it
+ * is NULL, `messages` are used. */
+TN_API tn_status tn_chat_render(const tn_model *model, const tn_message *messages, size_t n_messages,
+                                const char *json, const tn_chat_options *options, char **text, int32_t **ids,
+                                size_t *n_ids, tn_error *err);
+
+/* ---- session ---------------------------------------------------------------------------------------------------- */
+
+typedef struct tn_session tn_session;
+
+typedef enum tn_act_type { TN_ACT_INT8, TN_ACT_F32 } tn_act_type;
+typedef enum tn_kv_type { TN_KV_F16, TN_KV_Q8_0, TN_KV_F32 } tn_kv_type;
+
+typedef struct tn_session_options {
+    int32_t n_ctx;    /* positions per sequence; 0: 4096 or what the model was trained for, whichever is less */
+    int32_t n_seq;    /* sequences held at once; 0: 1 */
+    int32_t n_ubatch; /* tokens in one prefill step; 0: 512 */
+    tn_kv_type kv_type;
+    tn_act_type act;  /* whether matmuls may quantise their activations */
+    const char *fuse; /* "all" (default), "none", "RULE,RULE" or "-RULE,-RULE" */
+    bool all_logits;  /* logits of every token, not only of the last of each sequence */
+} tn_session_options;
+
+typedef struct tn_session_info {
+    int32_t n_ctx, n_seq, n_ubatch;
+    int32_t launches_decode, launches_prefill; /* kernel launches a step */
+    uint64_t kv_bytes;                         /* cache at full context */
+    uint64_t arena_bytes, arena_naive_bytes;   /* planned activation memory, and what it were without reuse */
+    uint64_t decode_bytes;                     /* weight bytes read for one token */
+    uint64_t plan_hash;                        /* changes whenever the compiled plan changes */
+} tn_session_info;
+
+TN_API tn_status tn_session_open(tn_session **session, tn_model *model, const tn_session_options *options,
+                                 tn_error *err);
+TN_API void tn_session_close(tn_session **session);
+TN_API void tn_session_get_info(const tn_session *session, tn_session_info *info);
+
+/* A batch of tokens, appended to their sequences in order. Tokens of different sequences may be mixed. */
+typedef struct tn_batch {
+    const int32_t *ids;
+    const int32_t *seqs; /* 0 .. n_seq-1 per token; NULL: all belong to sequence 0 */
+    int32_t n_tokens;
+} tn_batch;
+
+/* Runs the model over a batch. Logits are kept for the last token of each sequence in the batch (sequences in order of
+ * first appearance), or for every token in batch order when the session was opened with all_logits; they stay valid
+ * until the next step. TN_ERR_INPUT when a sequence would outgrow the context: nothing has been appended then. */
+TN_API tn_status tn_step(tn_session *session, const tn_batch *batch, tn_error *err);
+
+/* Logits of row i of the last step, n_vocab floats; NULL when there is no such row. */
+TN_API const float *tn_logits(const tn_session *session, int32_t row);
+TN_API int32_t tn_logits_rows(const tn_session *session);
+
+/* Number of tokens a sequence holds. */
+TN_API int32_t tn_sequence_length(const tn_session *session, int32_t seq);
+/* Cuts a sequence back to its first `keep` tokens (0 clears it); TN_ERR_USAGE where the model's state cannot be cut. */
+TN_API tn_status tn_sequence_cut(tn_session *session, int32_t seq, int32_t keep, tn_error *err);
+
+/* ---- sampling --------------------------------------------------------------------------------------------------- */
+
+typedef struct tn_sampler tn_sampler;
+
+/* Unlike other option structs, start from tn_sampler_defaults(): those are llama.cpp's. */
+typedef struct tn_sampler_options {
+    float temp;           /* 0: greedy */
+    int32_t top_k;        /* 0: off */
+    float top_p;          /* 1: off */
+    float min_p;          /* 0: off */
+    float repeat_penalty; /* 1: off */
+    int32_t repeat_last_n;
+    uint64_t seed;
+} tn_sampler_options;
+
+TN_API tn_sampler_options tn_sampler_defaults(void);
+TN_API tn_status tn_sampler_open(tn_sampler **sampler, const tn_sampler_options *options, int32_t n_vocab,
+                                 tn_error *err);
+TN_API void tn_sampler_close(tn_sampler **sampler);
+/* Tells the sampler of a token in the text (for penalties). */
+TN_API void tn_sampler_accept(tn_sampler *sampler, int32_t id);
+/* Picks the next token. Does not accept it. The same seed, logits and history give the same token. */
+TN_API int32_t tn_sampler_pick(tn_sampler *sampler, const float *logits);
+
+/* ---- seeing inside ---------------------------------------------------------------------------------------------- */
+
+typedef enum tn_phase { TN_PHASE_DECODE, TN_PHASE_PREFILL } tn_phase;
+typedef enum tn_format { TN_FORMAT_TEXT, TN_FORMAT_DOT, TN_FORMAT_JSON } tn_format;
+
+typedef struct tn_explain_options {
+    tn_phase phase;
+    tn_format format;
+    bool verbose; /* every layer; otherwise equal layers are folded */
+} tn_explain_options;
+
+/* The plain graph, the rules that fired and why others did not, the launches, their kernels, the memory plan. */
+TN_API tn_status tn_explain(const tn_session *session, const tn_explain_options *options, tn_sink out, tn_error *err);
+
+typedef enum tn_verify_what { TN_VERIFY_OPS, TN_VERIFY_RULES, TN_VERIFY_MODEL } tn_verify_what;
+
+typedef struct tn_verify_options {
+    tn_verify_what what;
+    const char *backend; /* as in tn_model_options */
+    const char *path;    /* the model, for TN_VERIFY_MODEL */
+    int threads;
+    bool json;
+} tn_verify_options;
+
+/* Fused against unfused, backend against reference. A line (or JSON object) per check; TN_ERR_CHECK when one fails. */
+TN_API tn_status tn_verify(const tn_verify_options *options, tn_sink out, tn_error *err);
+
+/* Backends, libraries and devices found, and what to install for the rest. */
+TN_API tn_status tn_doctor(bool json, tn_sink out, tn_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

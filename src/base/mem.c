@@ -1,0 +1,65 @@
+#include "base/mem.h"
+
+#include "tenon.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+static atomic_long g_budget = -1;
+
+/* Counts one allocation against the test budget. */
+static bool may_alloc(void) {
+    long left = atomic_load_explicit(&g_budget, memory_order_relaxed);
+    if (left < 0) return true;
+    if (left == 0) return false;
+    atomic_fetch_sub_explicit(&g_budget, 1, memory_order_relaxed);
+    return true;
+}
+
+void tn_alloc_fail_after(long n) { atomic_store(&g_budget, n); }
+
+void *tn_alloc(size_t bytes) { return may_alloc() ? malloc(bytes ? bytes : 1) : NULL; }
+
+void *tn_alloc_zero(size_t count, size_t size) {
+    return may_alloc() ? calloc(count ? count : 1, size ? size : 1) : NULL;
+}
+
+void *tn_realloc(void *p, size_t bytes) { return may_alloc() ? realloc(p, bytes ? bytes : 1) : NULL; }
+
+char *tn_strndup(const char *s, size_t len) {
+    char *copy = tn_alloc(len + 1);
+    if (!copy) return NULL;
+    memcpy(copy, s, len);
+    copy[len] = 0;
+    return copy;
+}
+
+void tn_free(void *p) { free(p); }
+
+enum { HUGE_PAGE = 2 << 20 };
+
+/* A request of a huge page or more is rounded up to whole huge pages and mapped at such an address. */
+void *tn_alloc_pages(size_t bytes) {
+    if (!may_alloc()) return NULL;
+    if (bytes == 0) bytes = 1;
+    if (bytes < HUGE_PAGE) {
+        void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        return p == MAP_FAILED ? NULL : p;
+    }
+    size_t span;
+    if (!tn_add_size(bytes, HUGE_PAGE, &span)) return NULL;
+    char *raw = mmap(NULL, span, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (raw == MAP_FAILED) return NULL;
+    size_t before = tn_align_up((size_t)raw, HUGE_PAGE) - (size_t)raw;
+    if (before) munmap(raw, before);
+    char *p = raw + before;
+    munmap(p + bytes, span - before - bytes);
+    madvise(p, bytes, MADV_HUGEPAGE);
+    return p;
+}
+
+void tn_free_pages(void *p, size_t bytes) {
+    if (p) munmap(p, bytes ? bytes : 1);
+}
