@@ -1,0 +1,126 @@
+/* Is this graph legal? A list of checks, run before and after every pass. Each check looks at one node and returns what is
+ * wrong with it, or NULL. */
+#include "graph/graph.h"
+
+typedef const char *check_fn(const tn_graph *g, const tn_node *n, int32_t id);
+
+static bool is_f32(const tn_graph *g, tn_src s) {
+    return tn_shape_of(g, s)->dtype == TN_F32;
+}
+
+static const char *check_op(const tn_graph *g, const tn_node *n, int32_t id) {
+    (void)g, (void)id;
+    if (n->op < 0 || n->op >= TN_OP_COUNT) return "unknown op";
+    if (!n->name || !n->name[0]) return "no name";
+    const tn_op_info *op = &tn_ops[n->op];
+    if (n->n_src < op->min_src || n->n_src > op->max_src) return "wrong number of sources";
+    if (n->n_out < 1 || n->n_out > TN_MAX_OUT) return "wrong number of outputs";
+    return NULL;
+}
+
+static const char *check_sources(const tn_graph *g, const tn_node *n, int32_t id) {
+    for (int i = 0; i < n->n_src; i++) {
+        tn_src s = n->src[i];
+        if (s.node < 0 || s.node >= id) return "a source does not stand before its use";
+        if (s.out < 0 || s.out >= g->nodes[s.node].n_out) return "a source names an output that is not there";
+        if (s.first < 0 || s.cols < 1 || s.first + s.cols > tn_shape_of(g, s)->cols) return "a slice out of range";
+    }
+    return NULL;
+}
+
+static const char *check_shape(const tn_graph *g, const tn_node *n, int32_t id) {
+    (void)id;
+    for (int i = 0; i < n->n_out; i++) {
+        const tn_shape *s = &n->out[i];
+        if (s->cols < 1 || (s->rows == TN_ROWS_FIXED && s->n_rows < 1)) return "an empty shape";
+        if (s->dtype == TN_Q8 && s->cols % 32) return "an int8 row is not whole blocks of 32";
+    }
+    bool element = tn_ops[n->op].class == TN_ELEMENT || tn_ops[n->op].class == TN_BLOCK;
+    if (element && n->out[0].cols != n->src[0].cols) return "an element op changes the row length";
+    if (element && !is_f32(g, n->src[0])) return "an element op reads what is not f32";
+    return NULL;
+}
+
+static const char *check_rows(const tn_graph *g, const tn_node *n, int32_t id) {
+    (void)id;
+    if (n->op == TN_OP_SELECT_ROWS) return NULL;
+    for (int i = 0; i < n->n_src; i++) {
+        const tn_shape *s = tn_shape_of(g, n->src[i]);
+        if (s->rows == TN_ROWS_FIXED) continue; /* weights, states */
+        if (s->rows != n->out[0].rows && n->out[0].dtype != TN_DTYPE_STATE)
+            return "rows of a source and of the result differ";
+    }
+    return NULL;
+}
+
+static const char *check_binary(const tn_graph *g, const tn_node *n, int32_t id) {
+    (void)id;
+    if (n->op != TN_OP_ADD && n->op != TN_OP_MUL) return NULL;
+    tn_src y = n->src[1];
+    if (n->src[0].cols % y.cols) return "the second operand does not repeat evenly";
+    const tn_weight *w = tn_src_weight(g, y);
+    if (w && w->type != TN_TYPE_F32) return "an element operand from a weight must be f32";
+    if (!w && !is_f32(g, y)) return "an element op reads what is not f32";
+    return NULL;
+}
+
+static const char *check_heads(const tn_graph *g, const tn_node *n, int32_t id) {
+    (void)g, (void)id;
+    int32_t d = n->attr.head_dim;
+    if ((n->op == TN_OP_RMS_NORM || n->op == TN_OP_L2_NORM || n->op == TN_OP_ROPE) && d && n->src[0].cols % d)
+        return "rows are not whole heads";
+    if (n->op != TN_OP_ROPE) return NULL;
+    if (d < 1 || n->attr.n_rot < 2 || n->attr.n_rot % 2 || n->attr.n_rot > d) return "rope of an impossible width";
+    return n->src[1].cols != n->attr.n_rot ? "the rope table has another width" : NULL;
+}
+
+static const char *check_matmul(const tn_graph *g, const tn_node *n, int32_t id) {
+    (void)id;
+    if (n->op != TN_OP_MATMUL) return NULL;
+    const tn_weight *w = tn_src_weight(g, n->src[1]);
+    if (!w) return "the second operand is not a weight";
+    if (w->n_in != n->src[0].cols || w->n_out != n->out[0].cols) return "the weight has another shape";
+    if (n->src[1].first || n->src[1].cols != w->n_in) return "a weight cannot be sliced";
+    tn_dtype x = tn_shape_of(g, n->src[0])->dtype;
+    if (x != TN_F32 && x != TN_Q8) return "an activation is neither f32 nor int8";
+    if (x == TN_Q8 && n->src[0].cols != tn_shape_of(g, n->src[0])->cols) return "an int8 row cannot be sliced";
+    return NULL;
+}
+
+static const char *check_state(const tn_graph *g, const tn_node *n, int32_t id) {
+    if (n->op == TN_OP_KV_WRITE) {
+        if (tn_shape_of(g, n->src[0])->dtype != TN_DTYPE_STATE) return "writes what is not a state";
+        if (n->src[1].cols != n->attr.n_kv * n->attr.head_dim) return "k has another width than the cache";
+        if (n->src[2].cols != n->attr.n_kv * n->attr.v_dim) return "v has another width than the cache";
+        for (int32_t i = 0; i < id;
+             i++) /* a state value is consumed by one write: nothing may write the old one again */
+            if (g->nodes[i].op == TN_OP_KV_WRITE && tn_src_same(g->nodes[i].src[0], n->src[0]))
+                return "writes a state that was already replaced";
+    }
+    if (n->op == TN_OP_ATTENTION) {
+        const tn_node *cache = &g->nodes[n->src[1].node];
+        if (cache->out[0].dtype != TN_DTYPE_STATE) return "reads what is not a state";
+        if (n->attr.n_kv < 1 || n->attr.n_head % n->attr.n_kv) return "heads do not share kv heads evenly";
+        if (n->src[0].cols != n->attr.n_head * n->attr.head_dim) return "q has another width than the heads";
+        if (cache->attr.head_dim != n->attr.head_dim || cache->attr.v_dim != n->attr.v_dim ||
+            cache->attr.n_kv != n->attr.n_kv)
+            return "the cache has other heads";
+    }
+    return NULL;
+}
+
+static check_fn *const checks[] = {check_op,     check_sources, check_shape,  check_rows,
+                                   check_binary, check_heads,   check_matmul, check_state};
+
+tn_status tn_graph_verify(const tn_graph *g, tn_error *err) {
+    if (g->failed) return tn_fail_memory(err);
+    for (int32_t i = 0; i < g->n; i++) {
+        for (size_t k = 0; k < sizeof checks / sizeof *checks; k++) {
+            const char *wrong = checks[k](g, &g->nodes[i], i);
+            const char *name = g->nodes[i].name ? g->nodes[i].name : "?";
+            if (wrong) return tn_fail(err, TN_ERR_INTERNAL, "graph: node %d (%s): %s", i, name, wrong);
+        }
+    }
+    if (g->output < 0 || g->output >= g->n) return tn_fail(err, TN_ERR_INTERNAL, "graph: no output");
+    return TN_OK;
+}
