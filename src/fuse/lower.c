@@ -1,0 +1,61 @@
+/* Lowering: the quantization of activations becomes a node, one for each value, shared by all its readers. */
+#include "base/mem.h"
+#include "fuse/launch.h"
+
+#include <string.h>
+
+static bool wants_int8(const tn_graph *g, const tn_node *n, uint64_t types) {
+    if (n->op != TN_OP_MATMUL || n->src[0].cols % 32 || tn_shape_of(g, n->src[0])->dtype != TN_F32) return false;
+    return types >> tn_src_weight(g, n->src[1])->type & 1;
+}
+
+typedef struct pass {
+    const tn_graph *from;
+    tn_graph *to;
+    int32_t *map;      /* old node -> new node */
+    int32_t *quantize; /* old node -> its quantize node in the new graph, -1: none yet (whole values only) */
+} pass;
+
+/* The int8 form of a source, made where it is first wanted. */
+static tn_src quantized(pass *p, tn_src old, tn_src now) {
+    const tn_node *n = &p->from->nodes[old.node];
+    bool whole = old.first == 0 && old.cols == n->out[old.out].cols && old.out == 0;
+    if (whole && p->quantize[old.node] >= 0) return (tn_src){.node = p->quantize[old.node], .cols = old.cols};
+    const char *name = tn_arena_printf(&p->to->arena, "%s.q8", n->name);
+    p->to->layer = -1; /* the name has its layer already */
+    tn_src q = tn_g_quantize(p->to, now, name);
+    if (p->to->failed) return now;
+    p->to->nodes[q.node].layer = n->layer;
+    if (whole) p->quantize[old.node] = q.node;
+    return q;
+}
+
+static void copy_node(pass *p, int32_t i, uint64_t types) {
+    tn_node n = p->from->nodes[i];
+    n.name = tn_arena_printf(&p->to->arena, "%s", n.name);
+    for (int k = 0; k < n.n_src; k++) n.src[k].node = p->map[n.src[k].node];
+    if (wants_int8(p->from, &p->from->nodes[i], types)) n.src[0] = quantized(p, p->from->nodes[i].src[0], n.src[0]);
+    if (!n.name) p->to->failed = true;
+    p->map[i] = tn_graph_add(p->to, &n);
+}
+
+tn_status tn_lower_quantize(tn_graph *out, const tn_graph *g, uint64_t int8_types, tn_error *err) {
+    *out = *g;
+    out->arena = (tn_arena){0};
+    out->nodes = NULL;
+    out->n = out->cap = 0;
+    size_t bytes = (size_t)g->n * sizeof(int32_t);
+    pass p = {.from = g, .to = out, .map = tn_alloc(bytes), .quantize = tn_alloc(bytes)};
+    bool ok = p.map && p.quantize;
+    if (ok) memset(p.quantize, -1, bytes);
+    for (int32_t i = 0; ok && i < g->n; i++) {
+        copy_node(&p, i, int8_types);
+        ok = !out->failed;
+    }
+    if (ok) out->output = p.map[g->output];
+    tn_free(p.map);
+    tn_free(p.quantize);
+    if (ok) return TN_OK;
+    tn_graph_free(out);
+    return tn_fail_memory(err);
+}
