@@ -1,0 +1,263 @@
+/* What architectures share: finding tensors and hyper-parameters, and the frame of a build. */
+#include "model/model.h"
+
+#include "base/mem.h"
+
+#include <stdio.h>
+#include <string.h>
+
+extern const tn_arch tn_arch_llama;
+
+static const tn_arch *const archs[] = {&tn_arch_llama};
+
+const tn_arch *tn_arch_find(tn_str name) {
+    for (size_t i = 0; i < sizeof archs / sizeof *archs; i++)
+        if (tn_str_is(name, archs[i]->name)) return archs[i];
+    return NULL;
+}
+
+const char *tn_arch_names(void) {
+    return "llama";
+}
+
+/* ---- hyper-parameters ---- */
+
+enum { MAX_HPARAM = 1 << 24 }; /* far beyond any model; keeps products of two inside 64 bits */
+
+static const char *full_key(char *buf, size_t n, const char *arch, const char *suffix) {
+    snprintf(buf, n, "%s.%s", arch, suffix);
+    return buf;
+}
+
+tn_status tn_hp_u32(const tn_gguf *g, const char *arch, const char *suffix, int32_t *out, tn_error *err) {
+    char key[128];
+    uint32_t v;
+    if (!tn_gguf_get_u32(g, full_key(key, sizeof key, arch, suffix), &v))
+        return tn_fail(err, TN_ERR_INPUT, "the file has no %s", key);
+    if (v == 0 || v > MAX_HPARAM) return tn_fail(err, TN_ERR_INPUT, "%s is %u: out of range", key, v);
+    *out = (int32_t)v;
+    return TN_OK;
+}
+
+tn_status tn_hp_f32(const tn_gguf *g, const char *arch, const char *suffix, float *out, tn_error *err) {
+    char key[128];
+    if (tn_gguf_get_f32(g, full_key(key, sizeof key, arch, suffix), out)) return TN_OK;
+    return tn_fail(err, TN_ERR_INPUT, "the file has no %s", key);
+}
+
+void tn_hp_u32_opt(const tn_gguf *g, const char *arch, const char *suffix, int32_t *out) {
+    char key[128];
+    uint32_t v;
+    if (tn_gguf_get_u32(g, full_key(key, sizeof key, arch, suffix), &v) && v <= MAX_HPARAM) *out = (int32_t)v;
+}
+
+void tn_hp_f32_opt(const tn_gguf *g, const char *arch, const char *suffix, float *out) {
+    char key[128];
+    tn_gguf_get_f32(g, full_key(key, sizeof key, arch, suffix), out);
+}
+
+/* Scaling of the rotary frequencies: none, linear (positions divided by the factor) or YaRN. */
+static void read_rope(tn_rope_params *r, const tn_gguf *g, const char *arch, int32_t n_ctx) {
+    *r = (tn_rope_params){10000.0f, 1.0f, 0.0f, 1.0f, 32.0f, 1.0f, n_ctx};
+    tn_hp_f32_opt(g, arch, "rope.freq_base", &r->base);
+    char key[128];
+    tn_str type = {"", 0};
+    tn_gguf_get_str(g, full_key(key, sizeof key, arch, "rope.scaling.type"), &type);
+    float factor = 0;
+    tn_hp_f32_opt(g, arch, "rope.scale_linear", &factor);
+    tn_hp_f32_opt(g, arch, "rope.scaling.factor", &factor);
+    if (tn_str_is(type, "none") || !(factor > 0)) return;
+    r->freq_scale = 1.0f / factor;
+    if (!tn_str_is(type, "yarn")) return;
+    r->ext_factor = 1.0f;
+    tn_hp_f32_opt(g, arch, "rope.scaling.attn_factor", &r->attn_factor);
+    tn_hp_f32_opt(g, arch, "rope.scaling.yarn_ext_factor", &r->ext_factor);
+    tn_hp_f32_opt(g, arch, "rope.scaling.yarn_beta_fast", &r->beta_fast);
+    tn_hp_f32_opt(g, arch, "rope.scaling.yarn_beta_slow", &r->beta_slow);
+    tn_hp_u32_opt(g, arch, "rope.scaling.original_context_length", &r->n_ctx_orig);
+}
+
+/* The vocabulary's size is that of the embedding table. */
+static tn_status read_vocab(tn_hparams *hp, const tn_gguf *g, tn_error *err) {
+    const tn_gguf_tensor *t = tn_gguf_tensor_find(g, "token_embd.weight");
+    if (!t) return tn_fail(err, TN_ERR_INPUT, "the file has no tensor token_embd.weight");
+    if (t->n_dims != 2 || t->ne[1] > MAX_HPARAM)
+        return tn_fail(err, TN_ERR_INPUT, "token_embd.weight is not a matrix of a sensible size");
+    hp->n_vocab = (int32_t)t->ne[1];
+    return TN_OK;
+}
+
+tn_status tn_hp_common(tn_hparams *hp, const tn_gguf *g, const char *arch, tn_error *err) {
+    static const struct {
+        const char *suffix;
+        size_t at;
+    } required[] = {{"block_count", offsetof(tn_hparams, n_layer)},
+                    {"embedding_length", offsetof(tn_hparams, n_embd)},
+                    {"feed_forward_length", offsetof(tn_hparams, n_ff)},
+                    {"attention.head_count", offsetof(tn_hparams, n_head)},
+                    {"context_length", offsetof(tn_hparams, n_ctx_train)}};
+    for (size_t i = 0; i < sizeof required / sizeof *required; i++) {
+        int32_t *at = (int32_t *)((char *)hp + required[i].at);
+        tn_status status = tn_hp_u32(g, arch, required[i].suffix, at, err);
+        if (status != TN_OK) return status;
+    }
+    tn_status status = tn_hp_f32(g, arch, "attention.layer_norm_rms_epsilon", &hp->eps, err);
+    if (status != TN_OK) return status;
+    if (hp->n_layer > 4096)
+        return tn_fail(err, TN_ERR_INPUT, "%s.block_count is %d: out of range", arch, hp->n_layer);
+    hp->n_kv = hp->n_head;
+    tn_hp_u32_opt(g, arch, "attention.head_count_kv", &hp->n_kv);
+    hp->head_dim = hp->n_embd / hp->n_head;
+    tn_hp_u32_opt(g, arch, "attention.key_length", &hp->head_dim);
+    hp->v_dim = hp->head_dim;
+    tn_hp_u32_opt(g, arch, "attention.value_length", &hp->v_dim);
+    hp->n_rot = hp->head_dim;
+    tn_hp_u32_opt(g, arch, "rope.dimension_count", &hp->n_rot);
+    read_rope(&hp->rope, g, arch, hp->n_ctx_train);
+    if (hp->n_kv < 1 || hp->n_head % hp->n_kv)
+        return tn_fail(err, TN_ERR_INPUT, "%d attention heads cannot share %d kv heads", hp->n_head, hp->n_kv);
+    if (hp->head_dim < 8 || hp->head_dim > 512 || hp->head_dim % 8 || hp->v_dim < 8 || hp->v_dim > 512 ||
+        hp->v_dim % 8)
+        return tn_fail(err, TN_ERR_INPUT,
+                       "attention heads of %d and %d elements are not supported: multiples of 8 up to 512 are",
+                       hp->head_dim, hp->v_dim);
+    if (hp->n_rot < 2 || hp->n_rot > hp->head_dim || hp->n_rot % 2)
+        return tn_fail(err, TN_ERR_INPUT, "%s.rope.dimension_count is %d in heads of %d", arch, hp->n_rot,
+                       hp->head_dim);
+    return read_vocab(hp, g, err);
+}
+
+/* ---- tensors ---- */
+
+static tn_val build_error(tn_build *b, tn_status status) {
+    if (b->status == TN_OK) b->status = status;
+    return b->tokens;
+}
+
+static int32_t table_find(const tn_weight_table *t, const char *name) {
+    for (int32_t i = 0; i < t->n; i++)
+        if (!strcmp(t->p[i]->name, name)) return i;
+    return -1;
+}
+
+static int32_t table_add(tn_weight_table *t, const tn_gguf_tensor *tensor) {
+    if (t->n == t->cap) {
+        int32_t cap = t->cap ? t->cap * 2 : 256;
+        const tn_weight **p = tn_realloc(t->p, (size_t)cap * sizeof *p);
+        if (!p) return -1;
+        t->p = p;
+        t->cap = cap;
+    }
+    tn_weight *w = tn_arena_alloc(&t->arena, sizeof *w);
+    if (!w) return -1;
+    *w = (tn_weight){tensor->name,           (tn_type)tensor->type, (int32_t)tensor->ne[1],
+                     (int32_t)tensor->ne[0], tensor->data,          tensor->bytes};
+    t->p[t->n] = w;
+    return t->n++;
+}
+
+void tn_weight_table_free(tn_weight_table *t) {
+    tn_free(t->p);
+    tn_arena_free(&t->arena);
+    *t = (tn_weight_table){0};
+}
+
+static const char *tensor_name(char *buf, size_t n, const char *format, int32_t layer) {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+    snprintf(buf, n, format, layer);
+#pragma GCC diagnostic pop
+    return buf;
+}
+
+bool tn_has_tensor(const tn_build *b, const char *format, int32_t layer) {
+    char name[96];
+    return tn_gguf_tensor_find(b->file, tensor_name(name, sizeof name, format, layer)) != NULL;
+}
+
+tn_val tn_matrix(tn_build *b, int32_t n_out, int32_t n_in, const char *format, int32_t layer) {
+    char name[96];
+    const tn_gguf_tensor *t = tn_gguf_tensor_find(b->file, tensor_name(name, sizeof name, format, layer));
+    if (b->status != TN_OK) return b->tokens;
+    if (!t) return build_error(b, tn_fail(b->err, TN_ERR_INPUT, "the file has no tensor %s", name));
+    if (!tn_type_get(t->type)) {
+        const char *type = tn_type_name(t->type);
+        if (type)
+            return build_error(
+                b, tn_fail(b->err, TN_ERR_INPUT, "tensor %s has type %s, which tenon cannot read", name, type));
+        return build_error(b, tn_fail(b->err, TN_ERR_INPUT, "tensor %s has the unknown type %u", name, t->type));
+    }
+    if (t->ne[0] != n_in || t->ne[1] != n_out || t->ne[2] != 1 || t->ne[3] != 1)
+        return build_error(b, tn_fail(b->err, TN_ERR_INPUT,
+                                      "tensor %s is [%lld, %lld, %lld, %lld]; [%d, %d] was expected", name,
+                                      (long long)t->ne[0], (long long)t->ne[1], (long long)t->ne[2],
+                                      (long long)t->ne[3], n_in, n_out));
+    int32_t i = table_find(b->weights, name);
+    if (i < 0) i = table_add(b->weights, t);
+    if (i < 0) return build_error(b, tn_fail_memory(b->err));
+    return tn_g_weight(b->g, i, b->weights->p[i]);
+}
+
+/* Vectors are operands of element ops, which read f32. */
+tn_val tn_vector(tn_build *b, int32_t n, const char *format, int32_t layer) {
+    tn_val v = tn_matrix(b, 1, n, format, layer);
+    if (b->status != TN_OK || b->g->failed) return v;
+    const tn_weight *w = b->weights->p[b->g->nodes[v.node].attr.index];
+    if (w->type == TN_TYPE_F32) return v;
+    return build_error(b, tn_fail(b->err, TN_ERR_INPUT, "tensor %s has type %s; vectors must be F32", w->name,
+                                  tn_type_get(w->type)->name));
+}
+
+/* ---- pieces of many architectures ---- */
+
+const char *tn_name(tn_build *b, const char *name, const char *part) {
+    tn_arena *arena = &b->g->arena;
+    const char *s =
+        part ? tn_arena_printf(arena, "%s.%s", name, part) : tn_arena_printf(arena, "l%d.%s", b->g->layer, name);
+    if (!s) b->g->failed = true;
+    return s ? s : name;
+}
+
+tn_val tn_linear(tn_build *b, tn_val x, int32_t n_out, const char *prefix, int32_t layer, const char *name) {
+    char weight[96], bias[96];
+    snprintf(weight, sizeof weight, "%s.weight", prefix);
+    snprintf(bias, sizeof bias, "%s.bias", prefix);
+    tn_val y = tn_g_matmul(b->g, x, tn_matrix(b, n_out, x.cols, weight, layer), name);
+    if (!tn_has_tensor(b, bias, layer)) return y;
+    return tn_g_binary(b->g, TN_OP_ADD, y, tn_vector(b, n_out, bias, layer), tn_name(b, name, "bias"));
+}
+
+tn_val tn_rope_angles(tn_build *b, int32_t n_rot, tn_rope_params rope) {
+    if (!tn_has_tensor(b, "rope_freqs.weight", 0)) return tn_g_rope_table(b->g, NULL, n_rot, rope, "rope_table");
+    tn_val factors = tn_vector(b, n_rot / 2, "rope_freqs.weight", 0);
+    return tn_g_rope_table(b->g, &factors, n_rot, rope, "rope_table");
+}
+
+tn_val tn_output_rows(tn_build *b, tn_val x) {
+    bool all = b->g->one_token || b->g->all_outputs;
+    return all ? x : tn_g_select_rows(b->g, x, "output_rows");
+}
+
+/* ---- the frame ---- */
+
+tn_status tn_model_build(tn_graph *g, const tn_arch *arch, const tn_hparams *hp, const tn_gguf *file,
+                         tn_weight_table *weights, const tn_phase_shape *shape, tn_error *err) {
+    *g = (tn_graph){.max_tokens = shape->max_tokens,
+                    .max_outputs = shape->max_outputs,
+                    .one_token = shape->one_token,
+                    .all_outputs = shape->all_outputs,
+                    .layer = -1};
+    tn_build b = {.g = g, .file = file, .hp = hp, .weights = weights, .err = err};
+    b.tokens = tn_g_tokens(g);
+    if (g->failed) goto fail; /* from here on there is a node for values after an error */
+    tn_val logits = arch->build(&b);
+    if (g->failed || b.status != TN_OK) goto fail;
+    g->output = logits.node;
+    g->weights = weights->p;
+    g->n_weights = weights->n;
+    return TN_OK;
+fail:
+    if (b.status == TN_OK) b.status = tn_fail_memory(err);
+    tn_graph_free(g);
+    return b.status;
+}

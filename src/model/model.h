@@ -1,0 +1,86 @@
+/* Architectures: each reads its hyper-parameters, names its tensors and emits the plain graph, in one file that reads as the
+ * paper. Nothing here knows of fusion, plans or devices. */
+#ifndef TN_MODEL_H
+#define TN_MODEL_H
+
+#include "gguf/gguf.h"
+#include "graph/graph.h"
+
+/* Hyper-parameters, under the names of the GGUF specification. */
+typedef struct tn_hparams {
+    int32_t n_layer, n_embd, n_ff, n_vocab, n_ctx_train;
+    int32_t n_head, n_kv, head_dim, v_dim;
+    int32_t n_rot;
+    float eps;
+    tn_rope_params rope;
+} tn_hparams;
+
+typedef struct tn_arch tn_arch;
+
+/* The tensors that a model's graphs use, in the order in which they first use them. */
+typedef struct tn_weight_table {
+    tn_arena arena;
+    const tn_weight **p;
+    int32_t n, cap;
+} tn_weight_table;
+void tn_weight_table_free(tn_weight_table *t);
+
+/* A graph under construction. The first error is kept and building goes on with harmless values; see tn_model_build. */
+typedef struct tn_build {
+    tn_graph *g;
+    const tn_gguf *file;
+    const tn_hparams *hp;
+    tn_weight_table *weights;
+    tn_val tokens; /* input: ids */
+    tn_status status;
+    tn_error *err;
+} tn_build;
+
+struct tn_arch {
+    const char *name; /* general.architecture */
+    tn_status (*read)(tn_hparams *hp, const tn_gguf *g, tn_error *err);
+    tn_val (*build)(tn_build *b); /* returns the logits */
+};
+
+/* NULL when tenon does not know the architecture. */
+const tn_arch *tn_arch_find(tn_str name);
+/* The known names, comma-separated, for messages. */
+const char *tn_arch_names(void);
+
+/* How a step looks for which a graph is built. */
+typedef struct tn_phase_shape {
+    int32_t max_tokens, max_outputs;
+    bool one_token;   /* each sequence has exactly one token */
+    bool all_outputs; /* logits of every token */
+} tn_phase_shape;
+
+/* Emits the plain graph; weights not met before are added to the table. *g is freed on failure. */
+tn_status tn_model_build(tn_graph *g, const tn_arch *arch, const tn_hparams *hp, const tn_gguf *file,
+                         tn_weight_table *weights, const tn_phase_shape *shape, tn_error *err);
+
+/* ---- for architecture files ---- */
+
+/* Keys "ARCH.suffix": required ones fail with the key's name when they are absent or not positive (or beyond reason). */
+tn_status tn_hp_u32(const tn_gguf *g, const char *arch, const char *suffix, int32_t *out, tn_error *err);
+tn_status tn_hp_f32(const tn_gguf *g, const char *arch, const char *suffix, float *out, tn_error *err);
+/* Optional ones leave *out as it is. */
+void tn_hp_u32_opt(const tn_gguf *g, const char *arch, const char *suffix, int32_t *out);
+void tn_hp_f32_opt(const tn_gguf *g, const char *arch, const char *suffix, float *out);
+/* What every decoder has: layers, widths, heads, vocabulary, context, eps, rope with its scaling (linear, yarn). */
+tn_status tn_hp_common(tn_hparams *hp, const tn_gguf *g, const char *arch, tn_error *err);
+
+/* The matrix [n_out, n_in] or vector [n] of this name (printf format with one layer number); an absent one, or one of
+ * another shape, is an error that names it. */
+tn_val tn_matrix(tn_build *b, int32_t n_out, int32_t n_in, const char *format, int32_t layer);
+tn_val tn_vector(tn_build *b, int32_t n, const char *format, int32_t layer);
+/* x w^T (+ bias where the file has one): the tensors PREFIX.weight and PREFIX.bias. */
+tn_val tn_linear(tn_build *b, tn_val x, int32_t n_out, const char *prefix, int32_t layer, const char *name);
+/* The cos and sin of this step's positions, with the file's rope_freqs.weight where it has one. */
+tn_val tn_rope_angles(tn_build *b, int32_t n_rot, tn_rope_params rope);
+/* The rows whose logits are asked for. */
+tn_val tn_output_rows(tn_build *b, tn_val x);
+/* "name.part" (or "l3.name" where part is NULL and in a layer), kept as long as the graph. */
+const char *tn_name(tn_build *b, const char *name, const char *part);
+bool tn_has_tensor(const tn_build *b, const char *format, int32_t layer);
+
+#endif
