@@ -1,0 +1,20 @@
+/* The backends of this build. */
+#include "backend/backend.h"
+
+#include <string.h>
+
+extern const tn_backend tn_backend_cpu, tn_backend_null;
+
+static const tn_backend *const backends[] = {&tn_backend_cpu, &tn_backend_null};
+
+const tn_backend *tn_backend_at(int i) {
+    return i >= 0 && (size_t)i < sizeof backends / sizeof *backends ? backends[i] : NULL;
+}
+
+const tn_backend *tn_backend_find(const char *name, const char **variant) {
+    size_t n = strcspn(name, ":");
+    *variant = name[n] == ':' ? name + n + 1 : NULL;
+    for (int i = 0; tn_backend_at(i); i++)
+        if (strlen(tn_backend_at(i)->name) == n && !memcmp(name, tn_backend_at(i)->name, n)) return tn_backend_at(i);
+    return NULL;
+}

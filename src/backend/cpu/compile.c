@@ -1,0 +1,265 @@
+/* From a plan to a program: every launch becomes calls with their operands resolved. */
+#include "backend/cpu/cpu.h"
+#include "backend/cpu/kernels/matmul.h"
+#include "backend/cpu/kernels/pieces.h"
+#include "base/mem.h"
+
+#include <string.h>
+
+enum { ATTEND_BLOCK = 16, ALIGN = 64 };
+
+/* The launch being compiled. */
+typedef struct maker {
+    tn_program *p;
+    const tn_graph *g;
+    const tn_launch *from;
+    tn_cpu_launch *to;
+    tn_cpu_shape shape;
+    tn_cpu_operand local[TN_CPU_MAX_NODES]; /* where each node's result is while the launch runs */
+    size_t scratch;                         /* bytes taken */
+    bool failed;
+} maker;
+
+static const tn_node *node_at(const maker *m, int32_t i) {
+    return &m->g->nodes[m->from->nodes[i]];
+}
+
+static int32_t index_in(const maker *m, int32_t node) {
+    for (int32_t i = 0; i < m->from->n; i++)
+        if (m->from->nodes[i] == node) return i;
+    return -1;
+}
+
+static void *take(maker *m, size_t count, size_t size) {
+    void *p = tn_arena_alloc(&m->p->arena, count * size);
+    if (!p) m->failed = true;
+    return p;
+}
+
+static size_t take_scratch(maker *m, size_t bytes) {
+    size_t at = m->scratch;
+    m->scratch += tn_align_up(bytes, ALIGN);
+    return at;
+}
+
+static tn_cpu_operand stored(const maker *m, int32_t node, int32_t first) {
+    const tn_shape *s = &m->g->nodes[node].out[0];
+    return (tn_cpu_operand){.where = TN_CPU_ARENA,
+                            .base = m->p->memory->arena + m->p->plan->offset[node * TN_MAX_OUT],
+                            .stride = tn_shape_row_bytes(s),
+                            .first = first};
+}
+
+static bool is_stored(const maker *m, int32_t i) {
+    return m->p->plan->offset[m->from->nodes[i] * TN_MAX_OUT] >= 0;
+}
+
+static tn_cpu_operand buffer(maker *m, int32_t i, int32_t rows) {
+    size_t stride = tn_shape_row_bytes(&node_at(m, i)->out[0]);
+    return (tn_cpu_operand){
+        .where = TN_CPU_BUFFER, .offset = take_scratch(m, stride * (size_t)rows), .stride = stride};
+}
+
+/* An operand of a node with `cols` columns; a shorter one is handed to the kernel whole, whatever the column. */
+static tn_cpu_operand source(const maker *m, tn_src s, int32_t cols) {
+    const tn_node *n = &m->g->nodes[s.node];
+    int32_t i = index_in(m, s.node);
+    tn_cpu_operand o;
+    if (n->op == TN_OP_WEIGHT) {
+        const tn_cpu_weight *w = &m->p->device->weights[n->attr.index];
+        o = (tn_cpu_operand){.where = TN_CPU_FIXED, .base = (char *)(uintptr_t)w->data + (size_t)s.first * 4};
+    } else if (i >= 0) {
+        o = m->local[i];
+        o.first += s.first;
+    } else {
+        o = stored(m, s.node, s.first);
+    }
+    o.repeats = s.cols < cols;
+    return o;
+}
+
+static void make_op(maker *m, tn_cpu_op *op, int32_t i) {
+    const tn_node *n = node_at(m, i);
+    tn_cpu_op_init(op, m->p->device, m->p->memory, m->g, n);
+    op->dst = m->local[i];
+    int first = n->op == TN_OP_KV_WRITE ? 1 : 0; /* the state is not an operand in the arena */
+    for (int k = first; k < n->n_src && n->op != TN_OP_EMBED; k++)
+        op->src[op->n_src++] = source(m, n->src[k], op->cols);
+    op->flat = op->dst.where == TN_CPU_TILE;
+    for (int k = 0; k < op->n_src; k++) op->flat &= op->src[k].where == TN_CPU_TILE;
+}
+
+static void run_copy(const tn_cpu_op *op, const tn_cpu_frame *f, int32_t row, int32_t c0, int32_t n) {
+    memcpy(tn_cpu_at(&op->dst, f, row, c0), tn_cpu_at(&op->src[0], f, row, c0), (size_t)n * 4);
+}
+
+/* Whole rows of any type. */
+static void run_copy_row(const tn_cpu_op *op, const tn_cpu_frame *f, int32_t row, int32_t c0, int32_t n) {
+    (void)c0, (void)n;
+    memcpy(tn_cpu_at(&op->dst, f, row, 0), tn_cpu_at(&op->src[0], f, row, 0), op->dst.stride);
+}
+
+static tn_cpu_op copy_op(const maker *m, int32_t i, tn_cpu_op_fn *run) {
+    return (tn_cpu_op){.run = run,
+                       .dst = stored(m, m->from->nodes[i], 0),
+                       .src = {m->local[i]},
+                       .n_src = 1,
+                       .cols = node_at(m, i)->out[0].cols};
+}
+
+/* ---- rows ---- */
+
+static void make_rows(maker *m) {
+    tn_cpu_launch *l = m->to;
+    const tn_node *first = node_at(m, 0);
+    tn_src s = first->op == TN_OP_KV_WRITE ? first->src[1] : (tn_src){0};
+    l->rows = first->op == TN_OP_KV_WRITE ? tn_shape_of(m->g, s)->rows : first->out[0].rows;
+    l->before = take(m, (size_t)m->from->n, sizeof *l->before);
+    for (int32_t i = 0; i < m->from->n && !m->failed; i++) {
+        m->local[i] = is_stored(m, i) ? stored(m, m->from->nodes[i], 0) : buffer(m, i, 1);
+        make_op(m, &l->before[l->n_before++], i);
+    }
+}
+
+/* ---- matmuls ---- */
+
+/* Columns of a unit of work: wide enough that a call is cheap, narrow enough that all threads have some. */
+static int32_t tile_columns(const maker *m, int32_t cols) {
+    return cols / 64 >= 4 * tn_pool_size(m->p->device->pool) ? 64 : 32;
+}
+
+static void make_before(maker *m) {
+    tn_cpu_launch *l = m->to;
+    l->before = take(m, (size_t)m->from->n, sizeof *l->before);
+    l->copy = take(m, (size_t)m->from->n, sizeof *l->copy);
+    for (int32_t i = 0; i < m->from->n && !m->failed; i++) {
+        if (m->shape.role[i] != TN_CPU_BEFORE) continue;
+        m->local[i] = buffer(m, i, tn_shape_max_rows(m->g, &node_at(m, i)->out[0]));
+        make_op(m, &l->before[l->n_before++], i);
+        if (is_stored(m, i)) l->copy[l->n_copies++] = copy_op(m, i, run_copy_row);
+    }
+}
+
+/* A result goes straight to its place unless the kernel's 16 rows would write past the row's end. */
+static bool direct(const maker *m, int32_t i) {
+    return is_stored(m, i) && (node_at(m, i)->op != TN_OP_MATMUL || node_at(m, i)->out[0].cols % TN_TILE_ROWS == 0);
+}
+
+static void make_product(maker *m, tn_cpu_product *product, int32_t i) {
+    const tn_node *n = node_at(m, i);
+    *product = (tn_cpu_product){
+        .run =
+            tn_cpu_matmul_for(m->p->device, tn_src_weight(m->g, n->src[1]), tn_shape_of(m->g, n->src[0])->dtype)->run,
+        .weight = &m->p->device->weights[m->g->nodes[n->src[1].node].attr.index],
+        .x = source(m, n->src[0], n->src[0].cols),
+        .dst = m->local[i]};
+}
+
+static void make_part(maker *m, tn_cpu_part *part, int32_t number) {
+    size_t n = (size_t)m->from->n;
+    part->product = take(m, n, sizeof *part->product);
+    part->op = take(m, 2 * n, sizeof *part->op);
+    for (int32_t i = 0; i < m->from->n && !m->failed; i++) {
+        if (m->shape.role[i] == TN_CPU_BEFORE || m->shape.part[i] != number) continue;
+        const tn_node *node = node_at(m, i);
+        part->cols = node->out[0].cols;
+        part->tile = tile_columns(m, part->cols);
+        m->to->rows = node->out[0].rows;
+        m->local[i] = stored(m, m->from->nodes[i], 0);
+        if (!direct(m, i))
+            m->local[i] = (tn_cpu_operand){
+                .where = TN_CPU_TILE, .offset = take_scratch(m, (size_t)TN_CPU_TOKEN_CHUNK * (size_t)part->tile * 4)};
+        if (node->op == TN_OP_MATMUL)
+            make_product(m, &part->product[part->n_products++], i);
+        else
+            make_op(m, &part->op[part->n_ops++], i);
+        if (is_stored(m, i) && !direct(m, i)) part->op[part->n_ops++] = copy_op(m, i, run_copy);
+    }
+}
+
+static void make_matmuls(maker *m) {
+    make_before(m);
+    m->to->part = take(m, (size_t)m->shape.n_parts, sizeof *m->to->part);
+    for (int32_t i = 0; i < m->shape.n_parts && !m->failed; i++) make_part(m, &m->to->part[m->to->n_parts++], i);
+}
+
+/* ---- attend ---- */
+
+static void make_attention(maker *m, int32_t i) {
+    const tn_node *n = node_at(m, i);
+    tn_cpu_launch *l = m->to;
+    const tn_attr *a = &n->attr;
+    tn_memory *memory = m->p->memory;
+    l->attend.run = tn_attention_find(memory->kv_type, m->p->device->isa);
+    l->attend.a = (tn_cpu_attention){.kv = memory->states[a->index],
+                                     .n_head = a->n_head,
+                                     .window = a->window,
+                                     .scale = a->factor,
+                                     .softcap = a->softcap};
+    l->attend.q = source(m, n->src[0], n->src[0].cols);
+    l->attend.out = m->local[i];
+    l->attend.scratch = take_scratch(m, tn_attention_scratch(a->n_head, a->n_kv, a->head_dim, a->v_dim));
+}
+
+static void make_attend(maker *m) {
+    tn_cpu_launch *l = m->to;
+    l->rows = TN_ROWS_TOKENS;
+    l->attend.block = m->g->one_token ? 1 : ATTEND_BLOCK;
+    l->before = take(m, (size_t)m->from->n, sizeof *l->before);
+    l->after = take(m, (size_t)m->from->n, sizeof *l->after);
+    for (int32_t i = 0; i < m->from->n && !m->failed; i++) {
+        bool state = node_at(m, i)->out[0].dtype == TN_DTYPE_STATE;
+        if (!state) m->local[i] = is_stored(m, i) ? stored(m, m->from->nodes[i], 0) : buffer(m, i, l->attend.block);
+        if (m->shape.role[i] == TN_CPU_CORE)
+            make_attention(m, i);
+        else if (m->shape.role[i] == TN_CPU_BEFORE)
+            make_op(m, &l->before[l->n_before++], i);
+        else
+            make_op(m, &l->after[l->n_after++], i);
+    }
+}
+
+/* ---- programs ---- */
+
+static bool make_launch(tn_program *p, int32_t i) {
+    maker m = {.p = p, .g = &p->plan->graph, .from = &p->plan->partition.launch[i], .to = &p->launch[i]};
+    if (tn_cpu_classify(p->device, m.g, m.from->nodes, m.from->n, &m.shape)) return false; /* the plan asked before */
+    m.to->form = m.shape.form;
+    switch (m.shape.form) {
+    case TN_CPU_ROWS: make_rows(&m); break;
+    case TN_CPU_MATMULS: make_matmuls(&m); break;
+    case TN_CPU_ATTEND: make_attend(&m); break;
+    }
+    if (m.scratch > p->scratch_bytes) p->scratch_bytes = m.scratch;
+    return !m.failed;
+}
+
+tn_status tn_cpu_compile(tn_device *device, const tn_plan *plan, tn_memory *memory, tn_program **program,
+                         tn_error *err) {
+    *program = NULL;
+    if (plan->arena_bytes > memory->arena_bytes) return tn_fail(err, TN_ERR_INTERNAL, "cpu: the arena is too small");
+    tn_program *p = tn_alloc_zero(1, sizeof *p);
+    if (!p) return tn_fail_memory(err);
+    *p = (tn_program){.device = device, .memory = memory, .plan = plan, .n = plan->partition.n};
+    p->launch = tn_arena_alloc(&p->arena, (size_t)p->n * sizeof *p->launch);
+    bool ok = p->launch != NULL;
+    for (int32_t i = 0; ok && i < p->n; i++) ok = make_launch(p, i);
+    p->scratch_bytes = tn_align_up(p->scratch_bytes + ALIGN, 4096);
+    if (ok) p->scratch = tn_alloc_pages(p->scratch_bytes * (size_t)tn_pool_size(device->pool));
+    if (!ok || !p->scratch) {
+        tn_cpu_free_program(device, &p);
+        return tn_fail_memory(err);
+    }
+    p->logits = (const float *)(memory->arena + plan->offset[plan->graph.output * TN_MAX_OUT]);
+    *program = p;
+    return TN_OK;
+}
+
+void tn_cpu_free_program(tn_device *device, tn_program **program) {
+    tn_program *p = *program;
+    if (!p) return;
+    if (p->scratch) tn_free_pages(p->scratch, p->scratch_bytes * (size_t)tn_pool_size(device->pool));
+    tn_arena_free(&p->arena);
+    tn_free(p);
+    *program = NULL;
+}

@@ -1,0 +1,158 @@
+/* The CPU backend's own types. A program is an array of calls: each launch of the plan becomes one of a few forms, all made of
+ * the same kernels, so that a value has the same bits in whatever launch it is computed:
+ *   rows     ops that need nothing but a token's row: every thread takes some rows and runs the launch's ops on each
+ *   matmuls  [row ops] products [element ops]: every thread takes some columns; row ops before the products are done by each
+ *            thread for itself (cheaper than a barrier, for few rows); element ops after them work on tiles still in cache
+ *   attend   [head ops] [cache write] attention [element ops]: every thread takes some (tokens, kv head) pairs */
+#ifndef TN_CPU_H
+#define TN_CPU_H
+
+#include "backend/backend.h"
+#include "backend/cpu/kernels/kernels.h"
+#include "base/thread.h"
+
+struct tn_device {
+    tn_caps caps;
+    tn_isa isa;
+    tn_pool *pool;
+    tn_cpu_weight *weights; /* by index in the model's table */
+    int32_t n_weights;
+    char *packed; /* one arena for all repacked weights, in execution order */
+    size_t packed_bytes;
+};
+
+struct tn_memory {
+    tn_cpu_kv *states;
+    size_t *state_bytes;
+    int32_t n_states;
+    tn_kv_type kv_type;
+    char *arena;
+    size_t arena_bytes;
+};
+
+/* ---- what a launch is to this backend ---- */
+
+typedef enum tn_cpu_form { TN_CPU_ROWS, TN_CPU_MATMULS, TN_CPU_ATTEND } tn_cpu_form;
+typedef enum tn_cpu_role { TN_CPU_BEFORE, TN_CPU_CORE, TN_CPU_AFTER } tn_cpu_role;
+
+enum { TN_CPU_MAX_NODES = 32, TN_CPU_MAX_REDUNDANT_ROWS = 8 };
+
+typedef struct tn_cpu_shape {
+    tn_cpu_form form;
+    tn_cpu_role role[TN_CPU_MAX_NODES]; /* of each node of the launch: core = matmul or attention */
+    int32_t part[TN_CPU_MAX_NODES];     /* matmuls: nodes of one part read each other's tiles */
+    int32_t n_parts;
+} tn_cpu_shape;
+
+/* NULL, or why these nodes cannot be one launch here. select.c */
+const char *tn_cpu_classify(const tn_device *device, const tn_graph *g, const int32_t *nodes, int32_t n,
+                            tn_cpu_shape *shape);
+const char *tn_cpu_find_kernel(const void *device, const tn_graph *g, const int32_t *nodes, int32_t n, tn_buf *name);
+/* The kernel that multiplies by this weight as it lies. */
+struct tn_matmul_kernel;
+const struct tn_matmul_kernel *tn_cpu_matmul_for(const tn_device *device, const tn_weight *w, tn_dtype x);
+/* Vectors and one-row matrices stay rows; everything else is laid out as its kernels want it. */
+tn_cpu_layout tn_cpu_layout_for(const tn_device *device, const tn_weight *w);
+
+/* ---- programs ---- */
+
+enum { TN_CPU_TOKEN_CHUNK = 64 }; /* tokens a tile of products has at most */
+
+/* Where an operand of an op lies. */
+typedef enum tn_cpu_where {
+    TN_CPU_ARENA,  /* base + row * stride: stored values */
+    TN_CPU_BUFFER, /* scratch + offset + (row - row0) * stride: whole rows inside a launch */
+    TN_CPU_TILE,   /* scratch + offset + (row - row0) * ld * 4 + (column - col0) * 4: part of rows inside a launch */
+    TN_CPU_FIXED,  /* base + column * 4: a weight vector */
+} tn_cpu_where;
+
+typedef struct tn_cpu_operand {
+    tn_cpu_where where;
+    bool repeats; /* shorter than the row: handed to the kernel from its start */
+    char *base;
+    size_t offset, stride; /* bytes */
+    int32_t first;         /* column of a slice */
+} tn_cpu_operand;
+
+/* Where a thread is: which step, which scratch, which rows and columns its tile begins with. */
+typedef struct tn_cpu_frame {
+    const tn_step_input *step;
+    char *scratch;
+    int32_t row0, col0, ld;
+} tn_cpu_frame;
+
+typedef struct tn_cpu_op tn_cpu_op;
+/* Computes columns [c0, c0 + n) of a row of an op's output. */
+typedef void tn_cpu_op_fn(const tn_cpu_op *op, const tn_cpu_frame *f, int32_t row, int32_t c0, int32_t n);
+struct tn_cpu_op {
+    tn_cpu_op_fn *run;
+    tn_piece_fn *piece;
+    tn_cpu_operand dst, src[3];
+    int32_t n_src, cols; /* columns of the output */
+    int32_t i[4];
+    float f[6];
+    bool flat; /* all operands are tiles of one shape: a tile is one call */
+    const tn_cpu_weight *weight;
+    tn_weight_row_fn *weight_row;
+    const tn_cpu_kv *kv;
+    tn_kv_write_fn *kv_write;
+};
+
+typedef struct tn_cpu_product {
+    tn_matmul_fn *run;
+    const tn_cpu_weight *weight;
+    tn_cpu_operand x, dst;
+} tn_cpu_product;
+
+/* Products and the ops on their tiles: all with the same columns. */
+typedef struct tn_cpu_part {
+    tn_cpu_product *product;
+    tn_cpu_op *op;
+    int32_t n_products, n_ops;
+    int32_t cols, tile; /* columns, and how many of them a unit of work has */
+} tn_cpu_part;
+
+typedef struct tn_cpu_launch {
+    tn_cpu_form form;
+    tn_rows rows;
+    tn_cpu_op *before, *after; /* rows: before only */
+    int32_t n_before, n_after;
+    tn_cpu_op *copy; /* matmuls: results of row ops that are stored too: copied by one thread */
+    int32_t n_copies;
+    tn_cpu_part *part;
+    int32_t n_parts;
+    struct { /* attend */
+        tn_attention_fn *run;
+        tn_cpu_attention a; /* page table is the sequence's, filled at run time */
+        tn_cpu_operand q, out;
+        size_t scratch; /* where the kernel's own scratch begins */
+        int32_t block;  /* tokens in a unit of work */
+    } attend;
+} tn_cpu_launch;
+
+struct tn_program {
+    tn_device *device;
+    tn_memory *memory;
+    const tn_plan *plan;
+    tn_arena arena;
+    tn_cpu_launch *launch;
+    int32_t n;
+    char *scratch;        /* of all threads */
+    size_t scratch_bytes; /* of one */
+    const float *logits;
+};
+
+tn_status tn_cpu_compile(tn_device *device, const tn_plan *plan, tn_memory *memory, tn_program **program,
+                         tn_error *err);
+void tn_cpu_free_program(tn_device *device, tn_program **program);
+tn_status tn_cpu_run(tn_program *program, const tn_step_input *step, const float **logits, tn_error *err);
+
+/* ops.c: an op's call, without its operands. */
+void tn_cpu_op_init(tn_cpu_op *op, const tn_device *device, const tn_memory *memory, const tn_graph *g,
+                    const tn_node *node);
+/* Whether there is a kernel for the op as a row op. */
+bool tn_cpu_has_op(tn_op op);
+/* The pointer to column c of a row of an operand. */
+char *tn_cpu_at(const tn_cpu_operand *o, const tn_cpu_frame *f, int32_t row, int32_t c);
+
+#endif

@@ -1,0 +1,213 @@
+/* The CPU as a device: its instruction set, its threads, its weights and caches. */
+#include "backend/cpu/cpu.h"
+#include "backend/cpu/kernels/layout.h"
+#include "backend/cpu/kernels/matmul.h"
+#include "base/mem.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- open ---- */
+
+static tn_isa best_isa(void) {
+#ifdef __x86_64__
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512vnni"))
+        return TN_ISA_AVX512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
+        return TN_ISA_AVX2;
+#endif
+    return TN_ISA_REF;
+}
+
+static const char *const isa_names[TN_ISA_COUNT] = {"ref", "avx2", "avx512"};
+
+static tn_status choose_isa(tn_device *d, const char *variant, tn_error *err) {
+    d->isa = best_isa();
+    if (!variant) return TN_OK;
+    for (int i = 0; i < TN_ISA_COUNT; i++) {
+        if (strcmp(variant, isa_names[i])) continue;
+        if (i > (int)d->isa) return tn_fail(err, TN_ERR_UNAVAILABLE, "this processor has no %s", variant);
+        d->isa = (tn_isa)i;
+        return TN_OK;
+    }
+    return tn_fail(err, TN_ERR_USAGE, "the cpu backend has no variant '%s'; there are: ref, avx2, avx512", variant);
+}
+
+static void fill_caps(tn_device *d) {
+    static const tn_type types[] = {
+#define TYPE(name, id, block, bytes) TN_TYPE_##name,
+#include "quant/types.def"
+#undef TYPE
+    };
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        d->caps.weight_types |= UINT64_C(1) << types[i];
+        if (tn_type_get(types[i])->block > 1) d->caps.int8_types |= UINT64_C(1) << types[i];
+    }
+    d->caps.align = 64;
+    snprintf(d->caps.description, sizeof d->caps.description, "cpu (%s, %d thread%s)", isa_names[d->isa],
+             tn_pool_size(d->pool), tn_pool_size(d->pool) == 1 ? "" : "s");
+}
+
+static void device_close(tn_device **device) {
+    tn_device *d = *device;
+    if (!d) return;
+    tn_pool_close(&d->pool);
+    tn_free(d->weights);
+    tn_free_pages(d->packed, d->packed_bytes);
+    tn_free(d);
+    *device = NULL;
+}
+
+static tn_status device_open(tn_device **device, const tn_device_options *options, tn_error *err) {
+    *device = NULL;
+    tn_device *d = tn_alloc_zero(1, sizeof *d);
+    if (!d) return tn_fail_memory(err);
+    tn_status status = choose_isa(d, options->variant, err);
+    if (status == TN_OK) status = tn_pool_open(&d->pool, options->threads, err);
+    if (status != TN_OK) {
+        device_close(&d);
+        return status;
+    }
+    fill_caps(d);
+    *device = d;
+    return TN_OK;
+}
+
+static const tn_caps *device_caps(const tn_device *d) {
+    return &d->caps;
+}
+
+/* ---- weights ---- */
+
+static int32_t tiles_of(const tn_weight *w) {
+    return (w->n_out + TN_TILE_ROWS - 1) / TN_TILE_ROWS;
+}
+
+/* Bytes a weight takes in the arena; 0: it is used where the file has it. */
+static size_t packed_size(const tn_device *d, const tn_weight *w) {
+    if (w->n_out == 1) return tn_align_up(w->bytes, 64);
+    if (tn_cpu_layout_for(d, w) == TN_LAYOUT_ROWS) return 0;
+    return tn_tile_bytes(w->type, w->n_in) * (size_t)tiles_of(w);
+}
+
+typedef struct pack_call {
+    const tn_cpu_weight *rows;
+    int32_t tiles;
+    void *to;
+} pack_call;
+
+static void pack_share(void *arg, int i, int n) {
+    const pack_call *c = arg;
+    int32_t begin = (int32_t)((int64_t)c->tiles * i / n), end = (int32_t)((int64_t)c->tiles * (i + 1) / n);
+    if (begin < end) tn_tile_pack(c->rows, begin, end, c->to);
+}
+
+static void put_weight(tn_device *d, tn_cpu_weight *to, const tn_weight *w, char *at) {
+    *to = (tn_cpu_weight){w->data, w->bytes / (size_t)w->n_out, w->type, w->n_out, w->n_in};
+    if (w->n_out == 1) {
+        memcpy(at, w->data, w->bytes);
+        to->data = at;
+    } else if (tn_cpu_layout_for(d, w) == TN_LAYOUT_TILE16) {
+        tn_cpu_weight rows = *to;
+        tn_pool_run(d->pool, pack_share, &(pack_call){&rows, tiles_of(w), at});
+        to->data = at;
+        to->stride = tn_tile_bytes(w->type, w->n_in);
+    }
+}
+
+static tn_status put_weights(tn_device *d, const tn_weight *const *weights, int32_t n,
+                             void (*done)(void *data, int32_t weight, double share), void *data, tn_error *err) {
+    size_t total = 0, at = 0;
+    for (int32_t i = 0; i < n; i++) total += packed_size(d, weights[i]);
+    d->weights = tn_alloc_zero((size_t)n, sizeof *d->weights);
+    d->packed = total ? tn_alloc_pages(total) : NULL;
+    if (!d->weights || (total && !d->packed))
+        return tn_fail(err, TN_ERR_RESOURCES, "out of memory: the weights need %.1f MiB", (double)total / (1 << 20));
+    d->packed_bytes = total;
+    d->n_weights = n;
+    for (int32_t i = 0; i < n; i++) {
+        put_weight(d, &d->weights[i], weights[i], d->packed + at);
+        at += packed_size(d, weights[i]);
+        if (done) done(data, packed_size(d, weights[i]) ? i : -1, total ? (double)at / (double)total : 1.0);
+    }
+    return TN_OK;
+}
+
+static uint64_t weight_bytes(const tn_device *d) {
+    uint64_t bytes = d->packed_bytes;
+    for (int32_t i = 0; i < d->n_weights; i++) {
+        const char *p = d->weights[i].data;
+        bool packed = p >= d->packed && p < d->packed + d->packed_bytes;
+        if (!packed) bytes += d->weights[i].stride * (uint64_t)d->weights[i].n_out;
+    }
+    return bytes;
+}
+
+/* ---- a session's memory ---- */
+
+static size_t state_bytes(const tn_device *d, const tn_state_desc *s, tn_kv_type type, int32_t n_pages) {
+    (void)d;
+    return tn_kv_page_bytes(type, s->n_kv, s->k_dim, s->v_dim) * (size_t)n_pages;
+}
+
+static void free_memory(tn_device *d, tn_memory **memory) {
+    (void)d;
+    tn_memory *m = *memory;
+    if (!m) return;
+    for (int32_t i = 0; i < m->n_states && m->states && m->state_bytes; i++)
+        tn_free_pages(m->states[i].base, m->state_bytes[i]);
+    tn_free(m->states);
+    tn_free(m->state_bytes);
+    tn_free_pages(m->arena, m->arena_bytes);
+    tn_free(m);
+    *memory = NULL;
+}
+
+static tn_status make_memory(tn_device *d, const tn_memory_desc *desc, tn_memory **memory, tn_error *err) {
+    *memory = NULL;
+    tn_memory *m = tn_alloc_zero(1, sizeof *m);
+    if (!m) return tn_fail_memory(err);
+    m->n_states = desc->n_states;
+    m->kv_type = desc->kv_type;
+    m->arena_bytes = desc->arena_bytes;
+    m->states = tn_alloc_zero((size_t)desc->n_states, sizeof *m->states);
+    m->state_bytes = tn_alloc_zero((size_t)desc->n_states, sizeof *m->state_bytes);
+    m->arena = tn_alloc_pages(desc->arena_bytes);
+    bool ok = m->states && m->state_bytes && m->arena;
+    for (int32_t i = 0; ok && i < desc->n_states; i++) {
+        const tn_state_desc *s = &desc->states[i];
+        m->state_bytes[i] = state_bytes(d, s, desc->kv_type, desc->n_pages);
+        m->states[i] = (tn_cpu_kv){.base = tn_alloc_pages(m->state_bytes[i]),
+                                   .page_bytes = tn_kv_page_bytes(desc->kv_type, s->n_kv, s->k_dim, s->v_dim),
+                                   .type = desc->kv_type,
+                                   .n_kv = s->n_kv,
+                                   .k_dim = s->k_dim,
+                                   .v_dim = s->v_dim};
+        ok = m->states[i].base != NULL;
+    }
+    if (!ok) {
+        free_memory(d, &m);
+        return tn_fail(err, TN_ERR_RESOURCES, "out of memory for the caches and activations of a session");
+    }
+    *memory = m;
+    return TN_OK;
+}
+
+const tn_backend tn_backend_cpu = {
+    .name = "cpu",
+    .open = device_open,
+    .close = device_close,
+    .caps = device_caps,
+    .find_kernel = tn_cpu_find_kernel,
+    .put_weights = put_weights,
+    .weight_bytes = weight_bytes,
+    .state_bytes = state_bytes,
+    .make_memory = make_memory,
+    .free_memory = free_memory,
+    .compile = tn_cpu_compile,
+    .free_program = tn_cpu_free_program,
+    .run = tn_cpu_run,
+};
