@@ -13,4 +13,6 @@ tn_status tn_fail(tn_error *err, tn_status code, const char *format, ...) {
     return code;
 }
 
-tn_status tn_fail_memory(tn_error *err) { return tn_fail(err, TN_ERR_RESOURCES, "out of memory"); }
+tn_status tn_fail_memory(tn_error *err) {
+    return tn_fail(err, TN_ERR_RESOURCES, "out of memory");
+}

@@ -36,7 +36,9 @@ static inline uint16_t tn_f32_to_f16(float f) {
     return (uint16_t)(sign | rest >> 13);
 }
 
-static inline float tn_bf16_to_f32(uint16_t h) { return tn_bits_float((uint32_t)h << 16); }
+static inline float tn_bf16_to_f32(uint16_t h) {
+    return tn_bits_float((uint32_t)h << 16);
+}
 
 static inline uint16_t tn_f32_to_bf16(float f) {
     uint32_t bits = tn_float_bits(f);

@@ -18,15 +18,21 @@ static bool may_alloc(void) {
     return true;
 }
 
-void tn_alloc_fail_after(long n) { atomic_store(&g_budget, n); }
+void tn_alloc_fail_after(long n) {
+    atomic_store(&g_budget, n);
+}
 
-void *tn_alloc(size_t bytes) { return may_alloc() ? malloc(bytes ? bytes : 1) : NULL; }
+void *tn_alloc(size_t bytes) {
+    return may_alloc() ? malloc(bytes ? bytes : 1) : NULL;
+}
 
 void *tn_alloc_zero(size_t count, size_t size) {
     return may_alloc() ? calloc(count ? count : 1, size ? size : 1) : NULL;
 }
 
-void *tn_realloc(void *p, size_t bytes) { return may_alloc() ? realloc(p, bytes ? bytes : 1) : NULL; }
+void *tn_realloc(void *p, size_t bytes) {
+    return may_alloc() ? realloc(p, bytes ? bytes : 1) : NULL;
+}
 
 char *tn_strndup(const char *s, size_t len) {
     char *copy = tn_alloc(len + 1);
@@ -36,7 +42,9 @@ char *tn_strndup(const char *s, size_t len) {
     return copy;
 }
 
-void tn_free(void *p) { free(p); }
+void tn_free(void *p) {
+    free(p);
+}
 
 enum { HUGE_PAGE = 2 << 20 };
 

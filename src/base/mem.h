@@ -5,10 +5,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-void *tn_alloc(size_t bytes);                 /* NULL on failure; 0 bytes is a valid request */
+void *tn_alloc(size_t bytes); /* NULL on failure; 0 bytes is a valid request */
 void *tn_alloc_zero(size_t count, size_t size);
-void *tn_realloc(void *p, size_t bytes);      /* p stays valid on failure */
-char *tn_strndup(const char *s, size_t len);  /* zero-terminated copy */
+void *tn_realloc(void *p, size_t bytes);     /* p stays valid on failure */
+char *tn_strndup(const char *s, size_t len); /* zero-terminated copy */
 /* freed with tn_free() of tenon.h */
 
 /* Large memory for weights, caches and arenas: 64-byte aligned (2 MiB where it is large, with huge pages asked for),
@@ -33,6 +33,8 @@ static inline bool tn_add_size(size_t a, size_t b, size_t *out) {
     return true;
 }
 
-static inline size_t tn_align_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+static inline size_t tn_align_up(size_t n, size_t to) {
+    return (n + to - 1) / to * to;
+}
 
 #endif

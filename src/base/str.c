@@ -30,8 +30,12 @@ void tn_buf_add(tn_buf *b, const void *bytes, size_t n) {
     b->p[b->n] = 0;
 }
 
-void tn_buf_str(tn_buf *b, const char *z) { tn_buf_add(b, z, strlen(z)); }
-void tn_buf_char(tn_buf *b, char c) { tn_buf_add(b, &c, 1); }
+void tn_buf_str(tn_buf *b, const char *z) {
+    tn_buf_add(b, z, strlen(z));
+}
+void tn_buf_char(tn_buf *b, char c) {
+    tn_buf_add(b, &c, 1);
+}
 
 void tn_buf_printf(tn_buf *b, const char *format, ...) {
     va_list args, again;

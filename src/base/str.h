@@ -12,9 +12,15 @@ typedef struct tn_str {
     size_t n;
 } tn_str;
 
-static inline tn_str tn_str_of(const char *z) { return (tn_str){z, strlen(z)}; }
-static inline bool tn_str_eq(tn_str a, tn_str b) { return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0); }
-static inline bool tn_str_is(tn_str a, const char *z) { return tn_str_eq(a, tn_str_of(z)); }
+static inline tn_str tn_str_of(const char *z) {
+    return (tn_str){z, strlen(z)};
+}
+static inline bool tn_str_eq(tn_str a, tn_str b) {
+    return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
+}
+static inline bool tn_str_is(tn_str a, const char *z) {
+    return tn_str_eq(a, tn_str_of(z));
+}
 
 /* A growing buffer. Zero is empty. A failed allocation sets `failed` and later writes do nothing, so that a caller may
  * check once, at the end. `p` is always zero-terminated when not NULL. */

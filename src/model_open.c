@@ -1,0 +1,133 @@
+/* Opening a model: file, vocabulary, hyper-parameters, device, weights. */
+#include "base/mem.h"
+#include "engine.h"
+
+#include <string.h>
+#include <time.h>
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static char *copy_str(const tn_gguf *g, const char *key) {
+    tn_str s;
+    return tn_gguf_get_str(g, key, &s) ? tn_strndup(s.p, s.n) : NULL;
+}
+
+void tn_model_close(tn_model **model) {
+    tn_model *m = *model;
+    if (!m) return;
+    if (m->device) m->backend->close(&m->device);
+    tn_tokenizer_close(&m->tokenizer);
+    tn_weight_table_free(&m->weights);
+    tn_gguf_close(&m->file);
+    tn_free(m->chat_template);
+    tn_free(m->architecture);
+    tn_free(m->name);
+    tn_free(m);
+    *model = NULL;
+}
+
+/* What the file says about itself, apart from the weights. A file without a vocabulary is a model all the same. */
+static tn_status read_file(tn_model *m, tn_error *err) {
+    m->architecture = copy_str(m->file, "general.architecture");
+    m->name = copy_str(m->file, "general.name");
+    m->chat_template = copy_str(m->file, "tokenizer.chat_template");
+    if (!m->architecture) return tn_fail(err, TN_ERR_INPUT, "the file has no general.architecture");
+    for (size_t i = 0; i < tn_gguf_n_tensors(m->file); i++) {
+        const tn_gguf_tensor *t = tn_gguf_tensor_at(m->file, i);
+        m->tensor_bytes += t->bytes;
+        m->n_params += (uint64_t)t->ne[0] * (uint64_t)t->ne[1] * (uint64_t)t->ne[2] * (uint64_t)t->ne[3];
+    }
+    tn_status status = tn_tokenizer_open(&m->tokenizer, m->file, &m->no_tokenizer);
+    if (status != TN_ERR_RESOURCES) return TN_OK;
+    return tn_fail_memory(err);
+}
+
+static tn_status open_device(tn_model *m, const tn_model_options *o, tn_error *err) {
+    const char *name = o->backend ? o->backend : "cpu", *variant;
+    m->backend = tn_backend_find(name, &variant);
+    if (!m->backend) {
+        bool later = !strncmp(name, "webgpu", 6) || !strncmp(name, "cuda", 4);
+        return later ? tn_fail(err, TN_ERR_UNAVAILABLE, "this build has no %s backend", name)
+                     : tn_fail(err, TN_ERR_USAGE, "no backend is called '%s'", name);
+    }
+    tn_device_options options = {.variant = variant, .threads = o->threads};
+    return m->backend->open(&m->device, &options, err);
+}
+
+typedef struct loading {
+    tn_model *m;
+    const tn_model_options *o;
+} loading;
+
+/* A weight that has been copied to the device is not needed in memory any more. */
+static void stored(void *data, int32_t weight, double share) {
+    loading *l = data;
+    if (weight >= 0) {
+        const tn_gguf_tensor *t = tn_gguf_tensor_find(l->m->file, l->m->weights.p[weight]->name);
+        if (t) tn_gguf_drop_pages(l->m->file, t);
+    }
+    if (l->o->progress) l->o->progress(l->o->data, "loading weights", share);
+}
+
+/* The weights are those that a graph of the model uses. */
+static tn_status load_weights(tn_model *m, const tn_model_options *o, tn_error *err) {
+    m->arch = tn_arch_find(tn_str_of(m->architecture));
+    if (!m->arch)
+        return tn_fail(err, TN_ERR_INPUT, "tenon does not know the architecture '%.64s'; it knows: %s",
+                       m->architecture, tn_arch_names());
+    tn_status status = m->arch->read(&m->hp, m->file, err);
+    if (status != TN_OK) return status;
+    tn_graph g;
+    tn_phase_shape shape = {.max_tokens = 1, .max_outputs = 1, .one_token = true};
+    status = tn_model_build(&g, m->arch, &m->hp, m->file, &m->weights, &shape, err);
+    if (status != TN_OK) return status;
+    tn_graph_free(&g);
+    loading l = {m, o};
+    return m->backend->put_weights(m->device, m->weights.p, m->weights.n, stored, &l, err);
+}
+
+tn_status tn_model_open(tn_model **model, const char *path, const tn_model_options *options, tn_error *err) {
+    static const tn_model_options defaults = {0};
+    const tn_model_options *o = options ? options : &defaults;
+    *model = NULL;
+    double start = now();
+    tn_model *m = tn_alloc_zero(1, sizeof *m);
+    if (!m) return tn_fail_memory(err);
+    tn_status status = tn_gguf_open(&m->file, path, err);
+    if (status == TN_OK) status = read_file(m, err);
+    if (status == TN_OK && o->vocab_only && !m->tokenizer)
+        status = tn_fail(err, TN_ERR_INPUT, "%s", m->no_tokenizer.text);
+    if (status == TN_OK && !o->vocab_only) {
+        status = open_device(m, o, err);
+        if (status == TN_OK) status = load_weights(m, o, err);
+    }
+    if (status != TN_OK) {
+        tn_model_close(&m);
+        return status;
+    }
+    m->load_seconds = now() - start;
+    *model = m;
+    return TN_OK;
+}
+
+void tn_model_get_info(const tn_model *m, tn_model_info *info) {
+    *info = (tn_model_info){
+        .architecture = m->architecture,
+        .name = m->name ? m->name : "",
+        .backend = m->device ? m->backend->caps(m->device)->description : "",
+        .n_vocab = m->device      ? m->hp.n_vocab
+                   : m->tokenizer ? tn_tokenizer_n_vocab(m->tokenizer)
+                                  : 0,
+        .n_layer = m->hp.n_layer,
+        .n_embd = m->hp.n_embd,
+        .n_ctx_train = m->hp.n_ctx_train,
+        .n_params = m->n_params,
+        .file_bytes = m->tensor_bytes,
+        .weight_bytes = m->device ? m->backend->weight_bytes(m->device) : 0,
+        .load_seconds = m->load_seconds,
+    };
+}
