@@ -14,9 +14,9 @@ typedef struct maker {
     const tn_graph *g;
     const tn_launch *from;
     tn_cpu_launch *to;
-    tn_cpu_shape shape;
-    tn_cpu_operand local[TN_CPU_MAX_NODES]; /* where each node's result is while the launch runs */
-    size_t scratch;                         /* bytes taken */
+    tn_form form;
+    tn_cpu_operand local[TN_FORM_MAX_NODES]; /* where each node's result is while the launch runs */
+    size_t scratch;                          /* bytes taken */
     bool failed;
 } maker;
 
@@ -133,7 +133,7 @@ static void make_before(maker *m) {
     l->before = take(m, (size_t)m->from->n, sizeof *l->before);
     l->copy = take(m, (size_t)m->from->n, sizeof *l->copy);
     for (int32_t i = 0; i < m->from->n && !m->failed; i++) {
-        if (m->shape.role[i] != TN_CPU_BEFORE) continue;
+        if (m->form.role[i] != TN_BEFORE) continue;
         m->local[i] = buffer(m, i, tn_shape_max_rows(m->g, &node_at(m, i)->out[0]));
         make_op(m, &l->before[l->n_before++], i);
         if (is_stored(m, i)) l->copy[l->n_copies++] = copy_op(m, i, run_copy_row);
@@ -160,7 +160,7 @@ static void make_part(maker *m, tn_cpu_part *part, int32_t number) {
     part->product = take(m, n, sizeof *part->product);
     part->op = take(m, 2 * n, sizeof *part->op);
     for (int32_t i = 0; i < m->from->n && !m->failed; i++) {
-        if (m->shape.role[i] == TN_CPU_BEFORE || m->shape.part[i] != number) continue;
+        if (m->form.role[i] == TN_BEFORE || m->form.part[i] != number) continue;
         const tn_node *node = node_at(m, i);
         part->cols = node->out[0].cols;
         part->tile = tile_columns(m, part->cols);
@@ -179,8 +179,8 @@ static void make_part(maker *m, tn_cpu_part *part, int32_t number) {
 
 static void make_matmuls(maker *m) {
     make_before(m);
-    m->to->part = take(m, (size_t)m->shape.n_parts, sizeof *m->to->part);
-    for (int32_t i = 0; i < m->shape.n_parts && !m->failed; i++) make_part(m, &m->to->part[m->to->n_parts++], i);
+    m->to->part = take(m, (size_t)m->form.n_parts, sizeof *m->to->part);
+    for (int32_t i = 0; i < m->form.n_parts && !m->failed; i++) make_part(m, &m->to->part[m->to->n_parts++], i);
 }
 
 /* ---- attend ---- */
@@ -210,9 +210,9 @@ static void make_attend(maker *m) {
     for (int32_t i = 0; i < m->from->n && !m->failed; i++) {
         bool state = node_at(m, i)->out[0].dtype == TN_DTYPE_STATE;
         if (!state) m->local[i] = is_stored(m, i) ? stored(m, m->from->nodes[i], 0) : buffer(m, i, l->attend.block);
-        if (m->shape.role[i] == TN_CPU_CORE)
+        if (m->form.role[i] == TN_CORE)
             make_attention(m, i);
-        else if (m->shape.role[i] == TN_CPU_BEFORE)
+        else if (m->form.role[i] == TN_BEFORE)
             make_op(m, &l->before[l->n_before++], i);
         else
             make_op(m, &l->after[l->n_after++], i);
@@ -223,12 +223,12 @@ static void make_attend(maker *m) {
 
 static bool make_launch(tn_program *p, int32_t i) {
     maker m = {.p = p, .g = &p->plan->graph, .from = &p->plan->partition.launch[i], .to = &p->launch[i]};
-    if (tn_cpu_classify(p->device, m.g, m.from->nodes, m.from->n, &m.shape)) return false; /* the plan asked before */
-    m.to->form = m.shape.form;
-    switch (m.shape.form) {
-    case TN_CPU_ROWS: make_rows(&m); break;
-    case TN_CPU_MATMULS: make_matmuls(&m); break;
-    case TN_CPU_ATTEND: make_attend(&m); break;
+    if (tn_cpu_classify(p->device, m.g, m.from->nodes, m.from->n, &m.form)) return false; /* the plan asked before */
+    m.to->form = m.form.kind;
+    switch (m.form.kind) {
+    case TN_FORM_ROWS: make_rows(&m); break;
+    case TN_FORM_MATMULS: make_matmuls(&m); break;
+    case TN_FORM_ATTEND: make_attend(&m); break;
     }
     if (m.scratch > p->scratch_bytes) p->scratch_bytes = m.scratch;
     return !m.failed;

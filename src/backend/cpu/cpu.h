@@ -1,15 +1,16 @@
-/* The CPU backend's own types. A program is an array of calls: each launch of the plan becomes one of a few forms, all made of
- * the same kernels, so that a value has the same bits in whatever launch it is computed:
- *   rows     ops that need nothing but a token's row: every thread takes some rows and runs the launch's ops on each
- *   matmuls  [row ops] products [element ops]: every thread takes some columns; row ops before the products are done by each
- *            thread for itself (cheaper than a barrier, for few rows); element ops after them work on tiles still in cache
- *   attend   [head ops] [cache write] attention [element ops]: every thread takes some (tokens, kv head) pairs */
+/* The CPU backend's own types. A program is an array of calls: each launch of the plan becomes calls of the same kernels in one
+ * of the three forms, so that a value has the same bits in whatever launch it is computed:
+ *   rows     every thread takes some rows and runs the launch's ops on each
+ *   matmuls  every thread takes some columns; row ops before the products are done by each thread for itself (cheaper than
+ *            a barrier, for few rows); element ops after them work on tiles still in cache
+ *   attend   every thread takes some (tokens, kv head) pairs */
 #ifndef TN_CPU_H
 #define TN_CPU_H
 
 #include "backend/backend.h"
 #include "backend/cpu/kernels/kernels.h"
 #include "base/thread.h"
+#include "plan/form.h"
 
 struct tn_device {
     tn_caps caps;
@@ -32,21 +33,11 @@ struct tn_memory {
 
 /* ---- what a launch is to this backend ---- */
 
-typedef enum tn_cpu_form { TN_CPU_ROWS, TN_CPU_MATMULS, TN_CPU_ATTEND } tn_cpu_form;
-typedef enum tn_cpu_role { TN_CPU_BEFORE, TN_CPU_CORE, TN_CPU_AFTER } tn_cpu_role;
+enum { TN_CPU_MAX_ROWS_BEFORE = 8 }; /* rows of a norm that every thread does by itself */
 
-enum { TN_CPU_MAX_NODES = 32, TN_CPU_MAX_REDUNDANT_ROWS = 8 };
-
-typedef struct tn_cpu_shape {
-    tn_cpu_form form;
-    tn_cpu_role role[TN_CPU_MAX_NODES]; /* of each node of the launch: core = matmul or attention */
-    int32_t part[TN_CPU_MAX_NODES];     /* matmuls: nodes of one part read each other's tiles */
-    int32_t n_parts;
-} tn_cpu_shape;
-
-/* NULL, or why these nodes cannot be one launch here. select.c */
+/* NULL and the launch's form, or why these nodes cannot be one launch here. select.c */
 const char *tn_cpu_classify(const tn_device *device, const tn_graph *g, const int32_t *nodes, int32_t n,
-                            tn_cpu_shape *shape);
+                            tn_form *form);
 const char *tn_cpu_find_kernel(const void *device, const tn_graph *g, const int32_t *nodes, int32_t n, tn_buf *name);
 /* The kernel that multiplies by this weight as it lies. */
 struct tn_matmul_kernel;
@@ -113,7 +104,7 @@ typedef struct tn_cpu_part {
 } tn_cpu_part;
 
 typedef struct tn_cpu_launch {
-    tn_cpu_form form;
+    tn_form_kind form;
     tn_rows rows;
     tn_cpu_op *before, *after; /* rows: before only */
     int32_t n_before, n_after;

@@ -116,9 +116,9 @@ static void run_step(void *arg, int i, int n) {
     for (int32_t k = 0; k < p->n; k++) {
         const tn_cpu_launch *l = &p->launch[k];
         switch (l->form) {
-        case TN_CPU_ROWS: run_rows(l, &w); break;
-        case TN_CPU_MATMULS: run_matmuls(l, &w); break;
-        case TN_CPU_ATTEND: run_attend(l, &w); break;
+        case TN_FORM_ROWS: run_rows(l, &w); break;
+        case TN_FORM_MATMULS: run_matmuls(l, &w); break;
+        case TN_FORM_ATTEND: run_attend(l, &w); break;
         }
         tn_pool_barrier(p->device->pool, i);
     }

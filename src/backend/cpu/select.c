@@ -14,156 +14,15 @@ const tn_matmul_kernel *tn_cpu_matmul_for(const tn_device *device, const tn_weig
     return tn_matmul_find(w->type, x == TN_Q8 ? TN_ACT_INT8 : TN_ACT_F32, isa);
 }
 
-static int32_t index_in(const int32_t *nodes, int32_t n, int32_t node) {
-    for (int32_t i = 0; i < n; i++)
-        if (nodes[i] == node) return i;
-    return -1;
-}
-
-/* An op on tiles reads other tiles whole: no slices, no repetition. */
-static const char *check_after(const tn_graph *g, const int32_t *nodes, int32_t n, const tn_cpu_shape *s, int32_t i) {
-    const tn_node *node = &g->nodes[nodes[i]];
-    tn_class class = tn_ops[node->op].class;
-    if (class != TN_ELEMENT && class != TN_BLOCK) return "an op on the result needs whole rows";
-    for (int k = 0; k < node->n_src; k++) {
-        int32_t from = index_in(nodes, n, node->src[k].node);
-        if (from < 0) continue;
-        if (s->role[from] == TN_CPU_BEFORE) return "an op on the result reads a row op of the same launch";
-        if (node->src[k].first || node->src[k].cols != node->out[0].cols)
-            return "an op on the result reads a slice of it";
-    }
-    return NULL;
-}
-
-/* Nodes that read each other's tiles get one part number. */
-static void join_parts(const tn_graph *g, const int32_t *nodes, int32_t n, tn_cpu_shape *s, int32_t i) {
-    s->part[i] = s->n_parts++;
-    for (int k = 0; k < g->nodes[nodes[i]].n_src; k++) {
-        int32_t from = index_in(nodes, n, g->nodes[nodes[i]].src[k].node);
-        if (from < 0 || s->role[from] == TN_CPU_BEFORE || s->part[from] == s->part[i]) continue;
-        int32_t gone = s->part[from];
-        for (int32_t j = 0; j <= i; j++) {
-            if (s->role[j] == TN_CPU_BEFORE) continue;
-            if (s->part[j] == gone) s->part[j] = s->part[i];
-        }
-    }
-}
-
-/* Part numbers 0, 1, ... in order of first appearance. */
-static void number_parts(tn_cpu_shape *s, int32_t n) {
-    int32_t next = 0;
-    for (int32_t i = 0; i < n; i++) {
-        if (s->role[i] == TN_CPU_BEFORE || s->part[i] < 0) continue;
-        int32_t old = s->part[i];
-        for (int32_t j = i; j < n; j++)
-            if (s->role[j] != TN_CPU_BEFORE && s->part[j] == old) s->part[j] = -1 - next;
-        next++;
-    }
-    for (int32_t i = 0; i < n; i++)
-        if (s->role[i] != TN_CPU_BEFORE) s->part[i] = -1 - s->part[i];
-    s->n_parts = next;
-}
-
-static const char *classify_matmuls(const tn_graph *g, const int32_t *nodes, int32_t n, tn_cpu_shape *s) {
-    s->form = TN_CPU_MATMULS;
-    int32_t max_rows = 0;
-    for (int32_t i = 0; i < n; i++) {
-        const tn_node *node = &g->nodes[nodes[i]];
-        bool depends = false;
-        for (int k = 0; k < node->n_src; k++) {
-            int32_t from = index_in(nodes, n, node->src[k].node);
-            depends |= from >= 0 && s->role[from] != TN_CPU_BEFORE;
-        }
-        bool core = node->op == TN_OP_MATMUL;
-        if (core && depends) return "a matmul reads another one's result";
-        s->role[i] = core ? TN_CPU_CORE : depends ? TN_CPU_AFTER : TN_CPU_BEFORE;
-        if (s->role[i] == TN_CPU_BEFORE && !tn_cpu_has_op(node->op))
-            return "no row kernel for an op before the matmul";
-        if (s->role[i] == TN_CPU_BEFORE && tn_ops[node->op].class == TN_STATE)
-            return "a state written before the matmul";
-        const char *why = s->role[i] == TN_CPU_AFTER ? check_after(g, nodes, n, s, i) : NULL;
-        if (why) return why;
-        int32_t rows = tn_shape_max_rows(g, &node->out[0]);
-        if (rows > max_rows) max_rows = rows;
-    }
-    if (s->role[0] == TN_CPU_BEFORE && max_rows > TN_CPU_MAX_REDUNDANT_ROWS)
-        return "too many rows for every thread to do the norm by itself: it runs once, before";
-    for (int32_t i = 0; i < n; i++)
-        if (s->role[i] != TN_CPU_BEFORE) join_parts(g, nodes, n, s, i);
-    number_parts(s, n);
-    for (int32_t i = 0; i < n; i++) /* parts work on columns of one count */
-        for (int32_t j = 0; j < i; j++)
-            if (s->role[i] != TN_CPU_BEFORE && s->role[j] != TN_CPU_BEFORE && s->part[i] == s->part[j] &&
-                g->nodes[nodes[i]].out[0].cols != g->nodes[nodes[j]].out[0].cols)
-                return "results of different widths meet";
-    return NULL;
-}
-
-/* An op that may run on one head's columns alone: heads are never cut. */
-static bool by_head(const tn_node *node, int32_t head_dim) {
-    if (tn_ops[node->op].class == TN_ELEMENT) return true;
-    return (node->op == TN_OP_ROPE || node->op == TN_OP_RMS_NORM || node->op == TN_OP_L2_NORM) &&
-           node->attr.head_dim == head_dim;
-}
-
-static const char *classify_attend(const tn_graph *g, const int32_t *nodes, int32_t n, tn_cpu_shape *s) {
-    s->form = TN_CPU_ATTEND;
-    int32_t core = -1;
-    for (int32_t i = 0; i < n; i++)
-        if (g->nodes[nodes[i]].op == TN_OP_ATTENTION) {
-            if (core >= 0) return "two attentions in one launch";
-            core = i;
-        }
-    const tn_attr *a = &g->nodes[nodes[core]].attr;
-    for (int32_t i = 0; i < n; i++) {
-        const tn_node *node = &g->nodes[nodes[i]];
-        s->role[i] = i < core ? TN_CPU_BEFORE : i == core ? TN_CPU_CORE : TN_CPU_AFTER;
-        if (i < core) {
-            if (!g->one_token)
-                return "heads are prepared in the attention's launch only where a sequence has one token";
-            if (node->op == TN_OP_KV_WRITE) continue;
-            int32_t cols = node->out[0].cols;
-            if (!by_head(node, a->head_dim) || (cols != a->n_head * a->head_dim && cols != a->n_kv * a->head_dim))
-                return "an op before the attention does not work head by head";
-        } else if (i > core) {
-            const char *why = check_after(g, nodes, n, s, i);
-            if (why) return why;
-            if (tn_ops[node->op].class == TN_BLOCK && a->n_head / a->n_kv * a->v_dim % 32)
-                return "the heads of a kv head are not whole blocks of 32 columns";
-        }
-    }
-    return NULL;
-}
-
-static const char *classify_rows(const tn_graph *g, const int32_t *nodes, int32_t n, tn_cpu_shape *s) {
-    s->form = TN_CPU_ROWS;
-    for (int32_t i = 0; i < n; i++) {
-        const tn_node *node = &g->nodes[nodes[i]];
-        s->role[i] = TN_CPU_BEFORE;
-        if (!tn_cpu_has_op(node->op)) return "no row kernel for the op";
-        if (node->op == TN_OP_SELECT_ROWS && n > 1) return "rows are selected in a launch of their own";
-    }
-    return NULL;
-}
-
 const char *tn_cpu_classify(const tn_device *device, const tn_graph *g, const int32_t *nodes, int32_t n,
-                            tn_cpu_shape *shape) {
-    *shape = (tn_cpu_shape){0};
-    if (n > TN_CPU_MAX_NODES) return "too many nodes for one launch";
-    bool matmul = false, attention = false;
-    for (int32_t i = 0; i < n; i++) {
-        const tn_node *node = &g->nodes[nodes[i]];
-        matmul |= node->op == TN_OP_MATMUL;
-        attention |= node->op == TN_OP_ATTENTION;
-        for (int k = 0; k < node->n_src; k++) {
-            const tn_weight *w = tn_src_weight(g, node->src[k]);
+                            tn_form *form) {
+    static const tn_form_limits limits = {tn_cpu_has_op, TN_CPU_MAX_ROWS_BEFORE};
+    for (int32_t i = 0; i < n; i++)
+        for (int k = 0; k < g->nodes[nodes[i]].n_src; k++) {
+            const tn_weight *w = tn_src_weight(g, g->nodes[nodes[i]].src[k]);
             if (w && !(device->caps.weight_types >> w->type & 1)) return "no kernel for the block type of the weight";
         }
-    }
-    if (matmul && attention) return "a matmul and an attention do not share a launch";
-    return matmul      ? classify_matmuls(g, nodes, n, shape)
-           : attention ? classify_attend(g, nodes, n, shape)
-                       : classify_rows(g, nodes, n, shape);
+    return tn_form_of(form, g, nodes, n, &limits);
 }
 
 /* "matmul_q8_Q4_1__avx512 x 3, silu, mul, quantize" */
@@ -194,8 +53,8 @@ static void describe(const tn_device *device, const tn_graph *g, const int32_t *
 }
 
 const char *tn_cpu_find_kernel(const void *device, const tn_graph *g, const int32_t *nodes, int32_t n, tn_buf *name) {
-    tn_cpu_shape shape;
-    const char *why = tn_cpu_classify(device, g, nodes, n, &shape);
+    tn_form form;
+    const char *why = tn_cpu_classify(device, g, nodes, n, &form);
     if (!why && name) describe(device, g, nodes, n, name);
     return why;
 }
