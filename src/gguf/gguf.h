@@ -10,15 +10,26 @@
 typedef struct tn_gguf tn_gguf;
 
 typedef enum tn_gguf_type {
-    TN_GGUF_U8 = 0, TN_GGUF_I8, TN_GGUF_U16, TN_GGUF_I16, TN_GGUF_U32, TN_GGUF_I32, TN_GGUF_F32, TN_GGUF_BOOL,
-    TN_GGUF_STR, TN_GGUF_ARRAY, TN_GGUF_U64, TN_GGUF_I64, TN_GGUF_F64,
+    TN_GGUF_U8 = 0,
+    TN_GGUF_I8,
+    TN_GGUF_U16,
+    TN_GGUF_I16,
+    TN_GGUF_U32,
+    TN_GGUF_I32,
+    TN_GGUF_F32,
+    TN_GGUF_BOOL,
+    TN_GGUF_STR,
+    TN_GGUF_ARRAY,
+    TN_GGUF_U64,
+    TN_GGUF_I64,
+    TN_GGUF_F64,
 } tn_gguf_type;
 
 typedef struct tn_gguf_array {
     tn_gguf_type type; /* of the elements; arrays of arrays are refused at open */
     uint64_t n;
-    const void *data;    /* numbers, unaligned, as in the file; NULL for strings */
-    const tn_str *strs;  /* strings; NULL for numbers */
+    const void *data;   /* numbers, unaligned, as in the file; NULL for strings */
+    const tn_str *strs; /* strings; NULL for numbers */
 } tn_gguf_array;
 
 typedef struct tn_gguf_kv {
@@ -43,8 +54,8 @@ typedef struct tn_gguf_tensor {
 } tn_gguf_tensor;
 
 /* Opens a file, or the first part of a split one (NAME-00001-of-0000N.gguf: the others are opened beside it).
- * Every count, offset, type, size and string is checked; errors name the key or tensor and the byte offset. A tensor of
- * an unknown type is an entry like any other, so that `inspect` can show it. */
+ * Every count, offset, type, size and string is checked; errors name the key or tensor and the byte offset. A tensor
+ * of an unknown type is an entry like any other, so that `inspect` can show it. */
 tn_status tn_gguf_open(tn_gguf **out, const char *path, tn_error *err);
 /* The same from memory, which must outlive the reader. */
 tn_status tn_gguf_open_memory(tn_gguf **out, const void *data, size_t bytes, tn_error *err);
@@ -60,8 +71,8 @@ const tn_gguf_tensor *tn_gguf_tensor_at(const tn_gguf *g, size_t i);
 const tn_gguf_tensor *tn_gguf_tensor_find(const tn_gguf *g, const char *name);
 const tn_gguf_kv *tn_gguf_find(const tn_gguf *g, const char *key);
 
-/* Typed lookups: false, and *out untouched, when the key is absent or of another kind. Integers convert between widths
- * when the value fits; floats between f32 and f64. */
+/* Typed lookups: false, and *out untouched, when the key is absent or of another kind. Integers convert between
+ * widths when the value fits; floats between f32 and f64. */
 bool tn_gguf_get_u32(const tn_gguf *g, const char *key, uint32_t *out);
 bool tn_gguf_get_f32(const tn_gguf *g, const char *key, float *out);
 bool tn_gguf_get_bool(const tn_gguf *g, const char *key, bool *out);
@@ -86,7 +97,8 @@ void tn_gguf_put_str(tn_gguf_writer *w, const char *key, const char *v);
 /* Writes a tensor's `bytes` bytes when its turn comes, so that a model larger than memory can be written. */
 typedef tn_status tn_gguf_fill(void *data, const tn_gguf_tensor *t, void *dst, tn_error *err);
 void tn_gguf_put_tensor(tn_gguf_writer *w, const tn_gguf_tensor *t, tn_gguf_fill *fill, void *fill_data);
-/* Writes PATH by way of PATH.tmp and a rename, so that a failure leaves no half file. Reports earlier failures too. */
+/* Writes PATH by way of PATH.tmp and a rename, so that a failure leaves no half file. Reports earlier failures too.
+ */
 tn_status tn_gguf_writer_save(tn_gguf_writer *w, const char *path, tn_error *err);
 
 #endif
