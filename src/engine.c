@@ -67,16 +67,21 @@ static tn_status make_memory(tn_session *s, tn_error *err) {
     const tn_graph *g = &s->plan[0].graph;
     tn_state_desc *states = tn_alloc_zero((size_t)g->n_states, sizeof *states);
     if (!states) return tn_fail_memory(err);
-    tn_memory_desc desc = {
-        .states = states, .n_states = g->n_states, .n_pages = s->n_free, .kv_type = s->options.kv_type};
+    tn_memory_desc desc = {.states = states,
+                           .n_states = g->n_states,
+                           .n_pages = s->n_free,
+                           .n_seq = s->options.n_seq,
+                           .kv_type = s->options.kv_type};
     for (int32_t i = 0; i < g->n; i++) {
         const tn_attr *a = &g->nodes[i].attr;
-        if (g->nodes[i].op == TN_OP_STATE) states[a->index] = (tn_state_desc){a->n_kv, a->head_dim, a->v_dim};
+        if (g->nodes[i].op != TN_OP_STATE) continue;
+        s->recurrent |= a->state_size > 0;
+        states[a->index] = (tn_state_desc){a->n_kv, a->head_dim, a->v_dim, a->state_size};
     }
     for (int i = 0; i < TN_N_PHASES; i++)
         if (s->plan[i].arena_bytes > desc.arena_bytes) desc.arena_bytes = s->plan[i].arena_bytes;
     for (int32_t i = 0; i < g->n_states; i++)
-        s->kv_bytes += s->model->backend->state_bytes(s->model->device, &states[i], desc.kv_type, desc.n_pages);
+        s->kv_bytes += s->model->backend->state_bytes(s->model->device, &states[i], &desc);
     tn_status status = s->model->backend->make_memory(s->model->device, &desc, &s->memory, err);
     tn_free(states);
     return status;
@@ -145,6 +150,9 @@ tn_status tn_sequence_cut(tn_session *s, int32_t seq, int32_t keep, tn_error *er
     tn_sequence *q = &s->seqs[seq];
     if (keep < 0 || keep > q->n)
         return tn_fail(err, TN_ERR_USAGE, "sequence %d has %d tokens: cannot keep %d", seq, q->n, keep);
+    if (keep > 0 && keep < q->n && s->recurrent)
+        return tn_fail(err, TN_ERR_USAGE,
+                       "this model's state cannot be cut back: clear the sequence and feed it again");
     q->n = keep;
     int32_t pages = (keep + TN_PAGE_TOKENS - 1) / TN_PAGE_TOKENS;
     while (q->n_pages > pages)

@@ -37,6 +37,7 @@ struct tn_session {
     tn_program *program[TN_N_PHASES];
     tn_memory *memory;
     uint64_t kv_bytes;
+    bool recurrent; /* has states that cannot be cut back */
     tn_sequence *seqs;
     int32_t *pages; /* page tables, max_pages a sequence */
     int32_t max_pages;
@@ -53,6 +54,9 @@ struct tn_session {
     int32_t n_rows, rows_cap;
 };
 
+/* Opens the device of a backend's name, as in tn_model_options. */
+tn_status tn_engine_open_device(const tn_backend **backend, tn_device **device, const char *name, int threads,
+                                tn_error *err);
 /* The plan target of a device. */
 tn_plan_target tn_engine_target(const tn_backend *backend, const tn_device *device);
 /* Builds and plans the graph of a phase. */

@@ -21,9 +21,11 @@ typedef struct tn_caps {
     size_t align;          /* of values in the arena, bytes */
 } tn_caps;
 
-/* A cache of a layer. */
+/* A state of a layer: a paged cache of k and v, or `size` floats for each sequence (size > 0), which read as zero in a
+ * run that begins at position 0. */
 typedef struct tn_state_desc {
     int32_t n_kv, k_dim, v_dim;
+    int32_t size;
 } tn_state_desc;
 
 enum { TN_PAGE_TOKENS = 64 }; /* positions in a cache page */
@@ -32,6 +34,7 @@ typedef struct tn_memory_desc {
     const tn_state_desc *states;
     int32_t n_states;
     int32_t n_pages; /* of every cache */
+    int32_t n_seq;   /* of every recurrent state */
     tn_kv_type kv_type;
     size_t arena_bytes; /* the largest of the plans that will be compiled for it */
 } tn_memory_desc;
@@ -65,7 +68,7 @@ typedef struct tn_backend {
     tn_status (*put_weights)(tn_device *device, const tn_weight *const *weights, int32_t n,
                              void (*done)(void *data, int32_t weight, double share), void *data, tn_error *err);
     uint64_t (*weight_bytes)(const tn_device *device);
-    size_t (*state_bytes)(const tn_device *device, const tn_state_desc *state, tn_kv_type type, int32_t n_pages);
+    size_t (*state_bytes)(const tn_device *device, const tn_state_desc *state, const tn_memory_desc *desc);
     tn_status (*make_memory)(tn_device *device, const tn_memory_desc *desc, tn_memory **memory, tn_error *err);
     void (*free_memory)(tn_device *device, tn_memory **memory);
     /* The plan must outlive the program. */

@@ -57,7 +57,9 @@ void *tn_alloc_pages(size_t bytes) {
         return p == MAP_FAILED ? NULL : p;
     }
     size_t span;
-    if (!tn_add_size(bytes, HUGE_PAGE, &span)) return NULL;
+    if (!tn_add_size(bytes, 2 * HUGE_PAGE, &span)) return NULL;
+    bytes = tn_align_up(bytes, HUGE_PAGE);
+    span = bytes + HUGE_PAGE;
     char *raw = mmap(NULL, span, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (raw == MAP_FAILED) return NULL;
     size_t before = tn_align_up((size_t)raw, HUGE_PAGE) - (size_t)raw;
@@ -69,5 +71,5 @@ void *tn_alloc_pages(size_t bytes) {
 }
 
 void tn_free_pages(void *p, size_t bytes) {
-    if (p) munmap(p, bytes ? bytes : 1);
+    if (p) munmap(p, bytes >= HUGE_PAGE ? tn_align_up(bytes, HUGE_PAGE) : bytes ? bytes : 1);
 }

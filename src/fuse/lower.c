@@ -5,8 +5,9 @@
 #include <string.h>
 
 static bool wants_int8(const tn_graph *g, const tn_node *n, uint64_t types) {
-    if (n->op != TN_OP_MATMUL || n->src[0].cols % 32 || tn_shape_of(g, n->src[0])->dtype != TN_F32) return false;
-    return types >> tn_src_weight(g, n->src[1])->type & 1;
+    if (tn_ops[n->op].class != TN_MATMUL || tn_shape_of(g, n->src[0])->dtype != TN_F32) return false;
+    const tn_weight *w = tn_src_weight(g, n->src[1]);
+    return w->n_in % 32 == 0 && types >> w->type & 1;
 }
 
 typedef struct pass {
@@ -16,16 +17,18 @@ typedef struct pass {
     int32_t *quantize; /* old node -> its quantize node in the new graph, -1: none yet (whole values only) */
 } pass;
 
-/* The int8 form of a source, made where it is first wanted. */
-static tn_src quantized(pass *p, tn_src old, tn_src now) {
+/* The int8 form of a source, made where it is first wanted, in rows of `width` (a value may hold several). */
+static tn_src quantized(pass *p, tn_src old, tn_src now, int32_t width) {
     const tn_node *n = &p->from->nodes[old.node];
     bool whole = old.first == 0 && old.cols == n->out[old.out].cols && old.out == 0;
-    if (whole && p->quantize[old.node] >= 0) return (tn_src){.node = p->quantize[old.node], .cols = old.cols};
+    int32_t rows = width == old.cols ? 0 : width, known = whole ? p->quantize[old.node] : -1;
+    if (known >= 0 && p->to->nodes[known].attr.head_dim == rows) return (tn_src){.node = known, .cols = old.cols};
     const char *name = tn_arena_printf(&p->to->arena, "%s.q8", n->name);
     p->to->layer = -1; /* the name has its layer already */
     tn_src q = tn_g_quantize(p->to, now, name);
     if (p->to->failed) return now;
     p->to->nodes[q.node].layer = n->layer;
+    p->to->nodes[q.node].attr.head_dim = rows;
     if (whole) p->quantize[old.node] = q.node;
     return q;
 }
@@ -34,7 +37,10 @@ static void copy_node(pass *p, int32_t i, uint64_t types) {
     tn_node n = p->from->nodes[i];
     n.name = tn_arena_printf(&p->to->arena, "%s", n.name);
     for (int k = 0; k < n.n_src; k++) n.src[k].node = p->map[n.src[k].node];
-    if (wants_int8(p->from, &p->from->nodes[i], types)) n.src[0] = quantized(p, p->from->nodes[i].src[0], n.src[0]);
+    if (wants_int8(p->from, &p->from->nodes[i], types)) {
+        int32_t width = tn_src_weight(p->from, p->from->nodes[i].src[1])->n_in;
+        n.src[0] = quantized(p, p->from->nodes[i].src[0], n.src[0], width);
+    }
     if (!n.name) p->to->failed = true;
     p->map[i] = tn_graph_add(p->to, &n);
 }

@@ -13,7 +13,7 @@ typedef struct tn_line {
 } tn_line;
 enum { TN_OPT = 1, TN_MANY = 2 };
 
-enum { TN_MAX_LINES = 6, TN_MAX_GROUP = 8 };
+enum { TN_MAX_LINES = 8, TN_MAX_GROUP = 8 };
 
 /* A set of launches that a pattern bound. */
 typedef struct tn_match {

@@ -133,6 +133,77 @@ tn_val tn_g_matmul(tn_graph *g, tn_val x, tn_val w, const char *name) {
     return add(g, &n, name);
 }
 
+tn_val tn_g_out(tn_val x, int32_t out, int32_t cols) {
+    return (tn_val){.node = x.node, .out = out, .cols = cols};
+}
+
+tn_val tn_g_matmul_id(tn_graph *g, tn_val x, tn_val w, tn_val ids, const char *name) {
+    const tn_weight *weight = tn_src_weight(g, w);
+    int32_t rows = weight ? weight->n_out / weight->n_expert : 1;
+    tn_node n = {.op = TN_OP_MATMUL_ID,
+                 .n_src = 3,
+                 .src = {x, w, ids},
+                 .out = {f32_like(g, x, rows * ids.cols)},
+                 .attr.n_used = ids.cols};
+    return add(g, &n, name);
+}
+
+tn_val tn_g_top_k(tn_graph *g, tn_val probs, const tn_val *scale, int32_t n_used, bool norm, const char *name) {
+    tn_node n = {.op = TN_OP_TOP_K,
+                 .n_src = scale ? 2 : 1,
+                 .n_out = 2,
+                 .src = {probs},
+                 .out = {f32_like(g, probs, n_used), f32_like(g, probs, n_used)},
+                 .attr = {.n_used = n_used, .norm = norm}};
+    n.out[1].dtype = TN_I32;
+    if (scale) n.src[1] = *scale;
+    return add(g, &n, name);
+}
+
+tn_val tn_g_expert_sum(tn_graph *g, tn_val y, tn_val weights, const char *name) {
+    tn_node n = {.op = TN_OP_EXPERT_SUM,
+                 .n_src = 2,
+                 .src = {y, weights},
+                 .out = {f32_like(g, y, weights.cols ? y.cols / weights.cols : 1)},
+                 .attr.n_used = weights.cols};
+    return add(g, &n, name);
+}
+
+tn_val tn_g_recurrent_state(tn_graph *g, int32_t index, const char *name, int32_t size) {
+    tn_node n = {.op = TN_OP_STATE,
+                 .out = {{TN_DTYPE_STATE, TN_ROWS_FIXED, 1, size}},
+                 .attr = {.index = index, .state_size = size}};
+    if (index >= g->n_states) g->n_states = index + 1;
+    return add(g, &n, name);
+}
+
+tn_val tn_g_conv1d(tn_graph *g, tn_val state, tn_val x, tn_val w, const char *name) {
+    tn_node n = {.op = TN_OP_CONV1D,
+                 .n_src = 3,
+                 .n_out = 2,
+                 .src = {state, x, w},
+                 .out = {f32_like(g, x, x.cols), *tn_shape_of(g, state)},
+                 .attr = {.index = g->nodes[state.node].attr.index, .kernel = w.cols}};
+    return add(g, &n, name);
+}
+
+tn_val tn_g_gated_delta_net(tn_graph *g, const tn_val src[6], const tn_attr *attr, const char *name) {
+    tn_node n = {.op = TN_OP_GATED_DELTA_NET,
+                 .n_src = 6,
+                 .n_out = 2,
+                 .out = {f32_like(g, src[1], attr->n_head * attr->v_dim), *tn_shape_of(g, src[0])},
+                 .attr = *attr};
+    for (int i = 0; i < 6; i++) n.src[i] = src[i];
+    n.attr.index = g->nodes[src[0].node].attr.index;
+    return add(g, &n, name);
+}
+
+const void *tn_weight_row(const tn_weight *w, int32_t r) {
+    size_t row = w->bytes / (size_t)w->n_out;
+    size_t at = w->block ? (size_t)(r / w->block) * (size_t)w->pitch + (size_t)(r % w->block) : (size_t)r;
+    return (const char *)w->data + at * row;
+}
+
 tn_val tn_g_quantize(tn_graph *g, tn_val x, const char *name) {
     tn_node n = {.op = TN_OP_QUANTIZE, .n_src = 1, .src = {x}, .out = {f32_like(g, x, x.cols)}};
     n.out[0].dtype = TN_Q8;

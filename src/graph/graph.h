@@ -55,17 +55,21 @@ typedef struct tn_rope_params {
 
 /* Attributes; zero is "not given". attrs.def says which op reads which. */
 typedef struct tn_attr {
-    int32_t head_dim; /* rms_norm, l2_norm, rope: elements treated together; attention, kv_write: of q and k */
+    int32_t head_dim; /* rms_norm, l2_norm, rope, quantize: elements treated together; attention, kv_write: of q, k */
     int32_t v_dim;    /* attention, kv_write: head size of v */
-    int32_t n_head, n_kv;
+    int32_t n_head, n_kv; /* gated_delta_net: v heads, k heads; v head h goes with k head h % n_kv */
     int32_t n_rot, neox; /* rope: rotated elements of a head; pairs (i, i + n_rot/2) instead of (2i, 2i + 1) */
     int32_t window;      /* attention: positions seen, itself included; 0: all */
     int32_t index;       /* weight, state: which */
+    int32_t n_used;      /* top_k, matmul_id, expert_sum: experts of a token */
+    int32_t norm;        /* top_k: weights sum to one */
+    int32_t kernel;      /* conv1d: taps */
+    int32_t state_size;  /* state: floats a sequence, where it is not a cache of k and v */
     float eps, factor, softcap;
     tn_rope_params rope;
 } tn_attr;
 
-enum { TN_MAX_SRC = 4, TN_MAX_OUT = 2 };
+enum { TN_MAX_SRC = 6, TN_MAX_OUT = 2 };
 
 typedef struct tn_node {
     tn_op op;
@@ -81,10 +85,16 @@ typedef struct tn_node {
 typedef struct tn_weight {
     const char *name; /* in the file */
     tn_type type;
-    int32_t n_out, n_in; /* rows, columns; a vector is one row */
-    const void *data;    /* as in the file */
-    size_t bytes;
+    int32_t n_out, n_in;  /* rows, columns; a vector is one row */
+    int32_t n_expert;     /* the rows are those of this many experts, one after the other; 1: no experts */
+    const void *data;     /* as in the file */
+    size_t bytes;         /* of these rows */
+    bool elements;        /* read as f32 by element kernels, not multiplied by: stays as in the file */
+    int32_t block, pitch; /* a view of part of a tensor: `block` rows of every `pitch`; 0: all rows */
 } tn_weight;
+
+/* Row r of a weight in the file. */
+const void *tn_weight_row(const tn_weight *w, int32_t r);
 
 typedef struct tn_graph {
     tn_arena arena;
@@ -119,6 +129,18 @@ tn_val tn_g_scale(tn_graph *g, tn_val x, float factor, const char *name);
 tn_val tn_g_softcap(tn_graph *g, tn_val x, float cap, const char *name);
 tn_val tn_g_binary(tn_graph *g, tn_op op, tn_val x, tn_val y, const char *name);
 tn_val tn_g_matmul(tn_graph *g, tn_val x, tn_val w, const char *name);
+/* x: a row for all experts, or one for each chosen expert; ids: output 1 of top_k. */
+tn_val tn_g_matmul_id(tn_graph *g, tn_val x, tn_val w, tn_val ids, const char *name);
+/* scale (may be NULL): a factor for each expert. The result is the weights; tn_g_out(result, 1, n_used) the indices. */
+tn_val tn_g_top_k(tn_graph *g, tn_val probs, const tn_val *scale, int32_t n_used, bool norm, const char *name);
+tn_val tn_g_expert_sum(tn_graph *g, tn_val y, tn_val weights, const char *name);
+/* A state of `size` floats a sequence. */
+tn_val tn_g_recurrent_state(tn_graph *g, int32_t index, const char *name, int32_t size);
+tn_val tn_g_conv1d(tn_graph *g, tn_val state, tn_val x, tn_val w, const char *name);
+/* src: state, q, k, v, g, beta. attr: n_head, n_kv, head_dim (of q, k), v_dim. */
+tn_val tn_g_gated_delta_net(tn_graph *g, const tn_val src[6], const tn_attr *attr, const char *name);
+/* Another output of a value's node. */
+tn_val tn_g_out(tn_val x, int32_t out, int32_t cols);
 tn_val tn_g_quantize(tn_graph *g, tn_val x, const char *name);
 tn_val tn_g_rope(tn_graph *g, tn_val x, tn_val table, int32_t head_dim, int32_t n_rot, bool neox, const char *name);
 tn_val tn_g_kv_write(tn_graph *g, tn_val cache, tn_val k, tn_val v, const char *name);

@@ -33,7 +33,8 @@ static const char *check_shape(const tn_graph *g, const tn_node *n, int32_t id) 
     for (int i = 0; i < n->n_out; i++) {
         const tn_shape *s = &n->out[i];
         if (s->cols < 1 || (s->rows == TN_ROWS_FIXED && s->n_rows < 1)) return "an empty shape";
-        if (s->dtype == TN_Q8 && s->cols % 32) return "an int8 row is not whole blocks of 32";
+        if (s->dtype == TN_Q8 && (s->cols % 32 || n->attr.head_dim % 32))
+            return "an int8 row is not whole blocks of 32";
     }
     bool element = tn_ops[n->op].class == TN_ELEMENT || tn_ops[n->op].class == TN_BLOCK;
     if (element && n->out[0].cols != n->src[0].cols) return "an element op changes the row length";
@@ -87,6 +88,44 @@ static const char *check_matmul(const tn_graph *g, const tn_node *n, int32_t id)
     return NULL;
 }
 
+static const char *check_experts(const tn_graph *g, const tn_node *n, int32_t id) {
+    (void)id;
+    int32_t k = n->attr.n_used;
+    if (n->op == TN_OP_TOP_K) {
+        if (k < 1 || k > n->src[0].cols) return "chooses more experts than there are";
+        if (n->n_src > 1 && n->src[1].cols != n->src[0].cols) return "not a scale for each expert";
+    }
+    if (n->op == TN_OP_EXPERT_SUM && (k < 1 || n->src[1].cols != k || n->src[0].cols != k * n->out[0].cols))
+        return "not a result of each chosen expert";
+    if (n->op != TN_OP_MATMUL_ID) return NULL;
+    const tn_weight *w = tn_src_weight(g, n->src[1]);
+    if (!w || w->n_expert < 1 || w->n_out % w->n_expert) return "the second operand is not a weight of experts";
+    if (tn_shape_of(g, n->src[2])->dtype != TN_I32 || n->src[2].cols != k)
+        return "the third operand is not the experts chosen";
+    if (n->src[0].cols != w->n_in && n->src[0].cols != k * w->n_in) return "the weight has another shape";
+    return n->out[0].cols != k * (w->n_out / w->n_expert) ? "the result has another width" : NULL;
+}
+
+static const char *check_recurrent(const tn_graph *g, const tn_node *n, int32_t id) {
+    (void)id;
+    const tn_attr *a = &n->attr;
+    if (n->op != TN_OP_CONV1D && n->op != TN_OP_GATED_DELTA_NET) return NULL;
+    const tn_shape *state = tn_shape_of(g, n->src[0]);
+    if (state->dtype != TN_DTYPE_STATE) return "reads what is not a state";
+    if (n->op == TN_OP_CONV1D) {
+        const tn_weight *w = tn_src_weight(g, n->src[2]);
+        if (!w || w->type != TN_TYPE_F32 || w->n_out != n->src[1].cols || w->n_in != a->kernel)
+            return "not a tap for each column";
+        return state->cols != (a->kernel - 1) * n->src[1].cols ? "the state has another size" : NULL;
+    }
+    if (a->n_kv < 1 || a->n_head % a->n_kv || state->cols != a->n_head * a->head_dim * a->v_dim)
+        return "heads do not share key heads evenly, or the state has another size";
+    if (n->src[1].cols != a->n_kv * a->head_dim || n->src[2].cols != n->src[1].cols)
+        return "q or k has another width";
+    if (n->src[3].cols != a->n_head * a->v_dim) return "v has another width";
+    return n->src[4].cols != a->n_head || n->src[5].cols != a->n_head ? "not a gate for each head" : NULL;
+}
+
 static const char *check_state(const tn_graph *g, const tn_node *n, int32_t id) {
     if (n->op == TN_OP_KV_WRITE) {
         if (tn_shape_of(g, n->src[0])->dtype != TN_DTYPE_STATE) return "writes what is not a state";
@@ -109,8 +148,8 @@ static const char *check_state(const tn_graph *g, const tn_node *n, int32_t id) 
     return NULL;
 }
 
-static check_fn *const checks[] = {check_op,     check_sources, check_shape,  check_rows,
-                                   check_binary, check_heads,   check_matmul, check_state};
+static check_fn *const checks[] = {check_op,    check_sources, check_shape,   check_rows,      check_binary,
+                                   check_heads, check_matmul,  check_experts, check_recurrent, check_state};
 
 tn_status tn_graph_verify(const tn_graph *g, tn_error *err) {
     if (g->failed) return tn_fail_memory(err);

@@ -140,7 +140,7 @@ static int32_t table_find(const tn_weight_table *t, const char *name) {
     return -1;
 }
 
-static int32_t table_add(tn_weight_table *t, const tn_gguf_tensor *tensor) {
+static int32_t table_add(tn_weight_table *t, const tn_weight *weight) {
     if (t->n == t->cap) {
         int32_t cap = t->cap ? t->cap * 2 : 256;
         const tn_weight **p = tn_realloc(t->p, (size_t)cap * sizeof *p);
@@ -149,9 +149,10 @@ static int32_t table_add(tn_weight_table *t, const tn_gguf_tensor *tensor) {
         t->cap = cap;
     }
     tn_weight *w = tn_arena_alloc(&t->arena, sizeof *w);
-    if (!w) return -1;
-    *w = (tn_weight){tensor->name,           (tn_type)tensor->type, (int32_t)tensor->ne[1],
-                     (int32_t)tensor->ne[0], tensor->data,          tensor->bytes};
+    const char *name = tn_arena_printf(&t->arena, "%s", weight->name);
+    if (!w || !name) return -1;
+    *w = *weight;
+    w->name = name;
     t->p[t->n] = w;
     return t->n++;
 }
@@ -175,37 +176,97 @@ bool tn_has_tensor(const tn_build *b, const char *format, int32_t layer) {
     return tn_gguf_tensor_find(b->file, tensor_name(name, sizeof name, format, layer)) != NULL;
 }
 
-tn_val tn_matrix(tn_build *b, int32_t n_out, int32_t n_in, const char *format, int32_t layer) {
-    char name[96];
-    const tn_gguf_tensor *t = tn_gguf_tensor_find(b->file, tensor_name(name, sizeof name, format, layer));
-    if (b->status != TN_OK) return b->tokens;
-    if (!t) return build_error(b, tn_fail(b->err, TN_ERR_INPUT, "the file has no tensor %s", name));
-    if (!tn_type_get(t->type)) {
-        const char *type = tn_type_name(t->type);
-        if (type)
-            return build_error(
-                b, tn_fail(b->err, TN_ERR_INPUT, "tensor %s has type %s, which tenon cannot read", name, type));
-        return build_error(b, tn_fail(b->err, TN_ERR_INPUT, "tensor %s has the unknown type %u", name, t->type));
+/* The tensor of this name, which must have these dimensions and a type that can be read; NULL after an error. */
+static const tn_gguf_tensor *find_tensor(tn_build *b, const char *name, int64_t n_in, int64_t n_out,
+                                         int64_t n_expert) {
+    if (b->status != TN_OK) return NULL;
+    const tn_gguf_tensor *t = tn_gguf_tensor_find(b->file, name);
+    const char *type = t ? tn_type_name(t->type) : NULL;
+    if (!t) {
+        b->status = tn_fail(b->err, TN_ERR_INPUT, "the file has no tensor %s", name);
+    } else if (!tn_type_get(t->type)) {
+        b->status = tn_fail(b->err, TN_ERR_INPUT, "tensor %s has type %s (%u), which tenon cannot read", name,
+                            type ? type : "unknown", t->type);
+    } else if (t->ne[0] != n_in || t->ne[1] != n_out || t->ne[2] != n_expert || t->ne[3] != 1) {
+        b->status =
+            tn_fail(b->err, TN_ERR_INPUT, "tensor %s is [%lld, %lld, %lld, %lld]; [%lld, %lld, %lld] was expected",
+                    name, (long long)t->ne[0], (long long)t->ne[1], (long long)t->ne[2], (long long)t->ne[3],
+                    (long long)n_in, (long long)n_out, (long long)n_expert);
     }
-    if (t->ne[0] != n_in || t->ne[1] != n_out || t->ne[2] != 1 || t->ne[3] != 1)
-        return build_error(b, tn_fail(b->err, TN_ERR_INPUT,
-                                      "tensor %s is [%lld, %lld, %lld, %lld]; [%d, %d] was expected", name,
-                                      (long long)t->ne[0], (long long)t->ne[1], (long long)t->ne[2],
-                                      (long long)t->ne[3], n_in, n_out));
-    int32_t i = table_find(b->weights, name);
-    if (i < 0) i = table_add(b->weights, t);
+    return b->status == TN_OK ? t : NULL;
+}
+
+/* The node of a weight, put into the table when it is new. */
+static tn_val weight_node(tn_build *b, const tn_weight *w) {
+    int32_t i = table_find(b->weights, w->name);
+    if (i < 0) i = table_add(b->weights, w);
     if (i < 0) return build_error(b, tn_fail_memory(b->err));
+    b->g->weights = b->weights->p; /* the table may have moved */
+    b->g->n_weights = b->weights->n;
     return tn_g_weight(b->g, i, b->weights->p[i]);
 }
 
-/* Vectors are operands of element ops, which read f32. */
+tn_val tn_matrix(tn_build *b, int32_t n_out, int32_t n_in, const char *format, int32_t layer) {
+    char name[96];
+    const tn_gguf_tensor *t = find_tensor(b, tensor_name(name, sizeof name, format, layer), n_in, n_out, 1);
+    if (!t) return b->tokens;
+    return weight_node(b, &(tn_weight){.name = name,
+                                       .type = (tn_type)t->type,
+                                       .n_out = n_out,
+                                       .n_in = n_in,
+                                       .n_expert = 1,
+                                       .data = t->data,
+                                       .bytes = t->bytes});
+}
+
+tn_val tn_matrix_part(tn_build *b, tn_part part, int32_t n_in, const char *format, int32_t layer, const char *what) {
+    char name[96], view[128];
+    int64_t rows = (int64_t)part.pitch * part.n, experts = part.experts ? part.experts : 1;
+    const tn_gguf_tensor *t =
+        find_tensor(b, tensor_name(name, sizeof name, format, layer), n_in, rows / experts, experts);
+    if (!t) return b->tokens;
+    snprintf(view, sizeof view, "%s:%s", name, what);
+    size_t row = t->bytes / (size_t)rows;
+    return weight_node(b, &(tn_weight){.name = view,
+                                       .type = (tn_type)t->type,
+                                       .n_out = part.block * part.n,
+                                       .n_in = n_in,
+                                       .n_expert = (int32_t)experts,
+                                       .data = (const char *)t->data + (size_t)part.first * row,
+                                       .bytes = row * (size_t)part.block * (size_t)part.n,
+                                       .block = part.block == part.pitch ? 0 : part.block,
+                                       .pitch = part.pitch});
+}
+
+tn_val tn_experts(tn_build *b, int32_t n_expert, int32_t n_out, int32_t n_in, const char *format, int32_t layer) {
+    return tn_matrix_part(b, (tn_part){.block = n_out, .pitch = n_out, .n = n_expert, .experts = n_expert}, n_in,
+                          format, layer, "experts");
+}
+
+/* What element kernels read must be f32. */
+static tn_val elements(tn_build *b, int32_t n_out, int32_t n_in, const char *format, int32_t layer) {
+    char name[96];
+    const tn_gguf_tensor *t = find_tensor(b, tensor_name(name, sizeof name, format, layer), n_in, n_out, 1);
+    if (!t) return b->tokens;
+    if (t->type != TN_TYPE_F32)
+        return build_error(
+            b, tn_fail(b->err, TN_ERR_INPUT, "tensor %s has type %s; F32 was expected", name, tn_type_name(t->type)));
+    return weight_node(b, &(tn_weight){.name = name,
+                                       .type = TN_TYPE_F32,
+                                       .n_out = n_out,
+                                       .n_in = n_in,
+                                       .n_expert = 1,
+                                       .data = t->data,
+                                       .bytes = t->bytes,
+                                       .elements = true});
+}
+
 tn_val tn_vector(tn_build *b, int32_t n, const char *format, int32_t layer) {
-    tn_val v = tn_matrix(b, 1, n, format, layer);
-    if (b->status != TN_OK || b->g->failed) return v;
-    const tn_weight *w = b->weights->p[b->g->nodes[v.node].attr.index];
-    if (w->type == TN_TYPE_F32) return v;
-    return build_error(b, tn_fail(b->err, TN_ERR_INPUT, "tensor %s has type %s; vectors must be F32", w->name,
-                                  tn_type_get(w->type)->name));
+    return elements(b, 1, n, format, layer);
+}
+
+tn_val tn_taps(tn_build *b, int32_t n_out, int32_t n_in, const char *format, int32_t layer) {
+    return elements(b, n_out, n_in, format, layer);
 }
 
 /* ---- pieces of many architectures ---- */
@@ -247,14 +308,14 @@ tn_status tn_model_build(tn_graph *g, const tn_arch *arch, const tn_hparams *hp,
                     .one_token = shape->one_token,
                     .all_outputs = shape->all_outputs,
                     .layer = -1};
+    g->weights = weights->p;
+    g->n_weights = weights->n;
     tn_build b = {.g = g, .file = file, .hp = hp, .weights = weights, .err = err};
     b.tokens = tn_g_tokens(g);
     if (g->failed) goto fail; /* from here on there is a node for values after an error */
     tn_val logits = arch->build(&b);
     if (g->failed || b.status != TN_OK) goto fail;
     g->output = logits.node;
-    g->weights = weights->p;
-    g->n_weights = weights->n;
     return TN_OK;
 fail:
     if (b.status == TN_OK) b.status = tn_fail_memory(err);

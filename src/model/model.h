@@ -73,6 +73,16 @@ tn_status tn_hp_common(tn_hparams *hp, const tn_gguf *g, const char *arch, tn_er
  * another shape, is an error that names it. */
 tn_val tn_matrix(tn_build *b, int32_t n_out, int32_t n_in, const char *format, int32_t layer);
 tn_val tn_vector(tn_build *b, int32_t n, const char *format, int32_t layer);
+/* An f32 matrix that is not multiplied by: the taps of a convolution. */
+tn_val tn_taps(tn_build *b, int32_t n_out, int32_t n_in, const char *format, int32_t layer);
+/* The matrices of experts: [n_expert, n_out, n_in]. */
+tn_val tn_experts(tn_build *b, int32_t n_expert, int32_t n_out, int32_t n_in, const char *format, int32_t layer);
+/* Rows of a tensor in which several matrices were packed: `n` times `block` rows of every `pitch`, from row `first` of each;
+ * `what` tells them apart. With experts, n is their number and pitch the rows of one. */
+typedef struct tn_part {
+    int32_t first, block, pitch, n, experts;
+} tn_part;
+tn_val tn_matrix_part(tn_build *b, tn_part part, int32_t n_in, const char *format, int32_t layer, const char *what);
 /* x w^T (+ bias where the file has one): the tensors PREFIX.weight and PREFIX.bias. */
 tn_val tn_linear(tn_build *b, tn_val x, int32_t n_out, const char *prefix, int32_t layer, const char *name);
 /* The cos and sin of this step's positions, with the file's rope_freqs.weight where it has one. */

@@ -54,6 +54,8 @@ static void number_parts(tn_form *s, int32_t n) {
 static const char *classify_matmuls(const tn_graph *g, const int32_t *nodes, int32_t n, const tn_form_limits *limits,
                                     tn_form *s) {
     s->kind = TN_FORM_MATMULS;
+    tn_op product = TN_OP_COUNT;
+    tn_src ids = {0};
     for (int32_t i = 0; i < n; i++) {
         const tn_node *node = &g->nodes[nodes[i]];
         bool depends = false;
@@ -61,7 +63,12 @@ static const char *classify_matmuls(const tn_graph *g, const int32_t *nodes, int
             int32_t from = index_in(nodes, n, node->src[k].node);
             depends |= from >= 0 && s->role[from] != TN_BEFORE;
         }
-        bool core = node->op == TN_OP_MATMUL;
+        bool core = tn_ops[node->op].class == TN_MATMUL;
+        if (core && product != TN_OP_COUNT && product != node->op)
+            return "experts and plain matmuls do not share a launch";
+        if (core && product == TN_OP_MATMUL_ID && !tn_src_same(node->src[2], ids))
+            return "matmuls of differently chosen experts";
+        if (core) product = node->op, ids = node->src[2];
         if (core && depends) return "a matmul reads another one's result";
         s->role[i] = core ? TN_CORE : depends ? TN_AFTER : TN_BEFORE;
         if (s->role[i] == TN_BEFORE && !limits->has_row_op(node->op))
@@ -81,6 +88,10 @@ static const char *classify_matmuls(const tn_graph *g, const int32_t *nodes, int
                 g->nodes[nodes[i]].out[0].cols != g->nodes[nodes[j]].out[0].cols)
                 return "results of different widths meet";
     return NULL;
+}
+
+static bool is_scan(tn_op op) {
+    return op == TN_OP_CONV1D || op == TN_OP_GATED_DELTA_NET;
 }
 
 /* An op that may run on one head's columns alone: heads are never cut. */
@@ -103,8 +114,9 @@ static const char *classify_attend(const tn_graph *g, const int32_t *nodes, int3
         const tn_node *node = &g->nodes[nodes[i]];
         s->role[i] = i < core ? TN_BEFORE : i == core ? TN_CORE : TN_AFTER;
         if (i < core) {
-            if (!g->one_token)
-                return "heads are prepared in the attention's launch only where a sequence has one token";
+
+            if (node->op == TN_OP_KV_WRITE && !g->one_token)
+                return "a token would read what others write in the same launch";
             if (node->op == TN_OP_KV_WRITE) continue;
             int32_t cols = node->out[0].cols;
             if (!by_head(node, a->head_dim) || (cols != a->n_head * a->head_dim && cols != a->n_kv * a->head_dim))
@@ -119,6 +131,38 @@ static const char *classify_attend(const tn_graph *g, const int32_t *nodes, int3
     return NULL;
 }
 
+/* Along a sequence: the core is done token after token, so ops around it may need no more than its channel or head. */
+static const char *classify_scan(const tn_graph *g, const int32_t *nodes, int32_t n, tn_form *s) {
+    s->kind = TN_FORM_SCAN;
+    int32_t core = -1;
+    for (int32_t i = 0; i < n; i++)
+        if (is_scan(g->nodes[nodes[i]].op)) {
+            if (core >= 0) return "two recurrences in one launch";
+            core = i;
+        }
+    const tn_node *c = &g->nodes[nodes[core]];
+    bool heads = c->op == TN_OP_GATED_DELTA_NET;
+    if (heads && c->attr.head_dim != c->attr.v_dim && n > 1) return "k and v heads of different sizes";
+    for (int32_t i = 0; i < n; i++) {
+        const tn_node *node = &g->nodes[nodes[i]];
+        s->role[i] = i < core ? TN_BEFORE : i == core ? TN_CORE : TN_AFTER;
+        if (i == core) continue;
+        if (i < core && !heads) return "an op before the convolution";
+        if (tn_ops[node->op].class == TN_BLOCK && (heads ? c->attr.v_dim % 32 : c->out[0].cols % 32))
+            return "a head is not whole blocks of 32 columns";
+        if (heads ? !by_head(node, c->attr.v_dim) && tn_ops[node->op].class != TN_BLOCK
+                  : tn_ops[node->op].class != TN_ELEMENT && tn_ops[node->op].class != TN_BLOCK)
+            return "an op around the recurrence needs more than its head";
+    }
+    return NULL;
+}
+
+/* The rows a row op goes through: of its result or, where that is a state, of what it writes. */
+static tn_rows rows_of(const tn_graph *g, int32_t id) {
+    const tn_node *n = &g->nodes[id];
+    return n->op == TN_OP_KV_WRITE ? tn_shape_of(g, n->src[1])->rows : n->out[0].rows;
+}
+
 static const char *classify_rows(const tn_graph *g, const int32_t *nodes, int32_t n, const tn_form_limits *limits,
                                  tn_form *s) {
     s->kind = TN_FORM_ROWS;
@@ -127,6 +171,8 @@ static const char *classify_rows(const tn_graph *g, const int32_t *nodes, int32_
         s->role[i] = TN_BEFORE;
         if (!limits->has_row_op(node->op)) return "no row kernel for the op";
         if (node->op == TN_OP_SELECT_ROWS && n > 1) return "rows are selected in a launch of their own";
+        if (node->out[0].dtype != TN_DTYPE_STATE && rows_of(g, nodes[0]) != node->out[0].rows)
+            return "ops on the tokens and ops on the output rows";
     }
     return NULL;
 }
@@ -135,16 +181,18 @@ const char *tn_form_of(tn_form *form, const tn_graph *g, const int32_t *nodes, i
                        const tn_form_limits *limits) {
     *form = (tn_form){0};
     if (n > TN_FORM_MAX_NODES) return "too many nodes for one launch";
-    bool matmul = false, attention = false;
+    bool matmul = false, attention = false, scan = false;
     for (int32_t i = 0; i < n; i++) {
         const tn_node *node = &g->nodes[nodes[i]];
-        matmul |= node->op == TN_OP_MATMUL;
+        matmul |= tn_ops[node->op].class == TN_MATMUL;
         attention |= node->op == TN_OP_ATTENTION;
+        scan |= is_scan(node->op);
         int32_t rows = tn_shape_max_rows(g, &node->out[0]);
         if (rows > form->max_rows) form->max_rows = rows;
     }
-    if (matmul && attention) return "a matmul and an attention do not share a launch";
+    if (matmul + attention + scan > 1) return "a matmul, an attention, a recurrence do not share a launch";
     return matmul      ? classify_matmuls(g, nodes, n, limits, form)
            : attention ? classify_attend(g, nodes, n, form)
+           : scan      ? classify_scan(g, nodes, n, form)
                        : classify_rows(g, nodes, n, limits, form);
 }

@@ -2,15 +2,16 @@
  * it is answered once; a backend adds which ops it has kernels for, and its limits.
  *   rows     ops that need nothing but a token's row
  *   matmuls  [row ops] products [element ops]: parts of equal width, each with products and the ops on their results
- *   attend   [head ops] [cache write] attention [element ops], head by head */
+ *   attend   [head ops] [cache write] attention [element ops], head by head
+ *   scan     [head ops] conv1d or gated_delta_net [head ops], along a sequence, channel by channel or head by head */
 #ifndef TN_PLAN_FORM_H
 #define TN_PLAN_FORM_H
 
 #include "graph/graph.h"
 
-typedef enum tn_form_kind { TN_FORM_ROWS, TN_FORM_MATMULS, TN_FORM_ATTEND } tn_form_kind;
+typedef enum tn_form_kind { TN_FORM_ROWS, TN_FORM_MATMULS, TN_FORM_ATTEND, TN_FORM_SCAN } tn_form_kind;
 
-/* Of a node: before the core, the core itself (a matmul, the attention), or on its results. In rows all are before. */
+/* Of a node: before the core, the core itself (a matmul, the attention, ...), or on its results. In rows all are before. */
 typedef enum tn_role { TN_BEFORE, TN_CORE, TN_AFTER } tn_role;
 
 enum { TN_FORM_MAX_NODES = 32 };

@@ -33,7 +33,10 @@ static uint64_t weight_bytes_read(const tn_graph *g) {
         const tn_node *n = &g->nodes[i];
         for (int k = 0; k < n->n_src; k++) {
             const tn_weight *w = tn_src_weight(g, n->src[k]);
-            if (w) bytes += n->op == TN_OP_EMBED ? w->bytes / (uint64_t)w->n_out : w->bytes;
+            if (!w) continue;
+            uint64_t share = n->op == TN_OP_EMBED ? 1 : n->op == TN_OP_MATMUL_ID ? (uint64_t)n->attr.n_used : 0;
+            uint64_t parts = n->op == TN_OP_EMBED ? (uint64_t)w->n_out : (uint64_t)w->n_expert;
+            bytes += share ? w->bytes / parts * share : w->bytes;
         }
     }
     return bytes;

@@ -2,6 +2,7 @@
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/kernels/matmul.h"
 #include "backend/cpu/kernels/pieces.h"
+#include "backend/cpu/kernels/scan.h"
 #include "base/mem.h"
 
 #include <string.h>
@@ -15,8 +16,8 @@ typedef struct maker {
     const tn_launch *from;
     tn_cpu_launch *to;
     tn_form form;
-    tn_cpu_operand local[TN_FORM_MAX_NODES]; /* where each node's result is while the launch runs */
-    size_t scratch;                          /* bytes taken */
+    tn_cpu_operand local[TN_FORM_MAX_NODES][TN_MAX_OUT]; /* where results are while the launch runs */
+    size_t scratch;                                      /* bytes taken */
     bool failed;
 } maker;
 
@@ -42,37 +43,50 @@ static size_t take_scratch(maker *m, size_t bytes) {
     return at;
 }
 
-static tn_cpu_operand stored(const maker *m, int32_t node, int32_t first) {
-    const tn_shape *s = &m->g->nodes[node].out[0];
+static tn_cpu_operand stored(const maker *m, int32_t node, int32_t out, int32_t first) {
+    const tn_shape *s = &m->g->nodes[node].out[out];
     return (tn_cpu_operand){.where = TN_CPU_ARENA,
-                            .base = m->p->memory->arena + m->p->plan->offset[node * TN_MAX_OUT],
+                            .base = m->p->memory->arena + m->p->plan->offset[node * TN_MAX_OUT + out],
                             .stride = tn_shape_row_bytes(s),
                             .first = first};
 }
 
-static bool is_stored(const maker *m, int32_t i) {
-    return m->p->plan->offset[m->from->nodes[i] * TN_MAX_OUT] >= 0;
+static bool is_stored(const maker *m, int32_t i, int32_t out) {
+    return m->p->plan->offset[m->from->nodes[i] * TN_MAX_OUT + out] >= 0;
 }
 
-static tn_cpu_operand buffer(maker *m, int32_t i, int32_t rows) {
-    size_t stride = tn_shape_row_bytes(&node_at(m, i)->out[0]);
+static tn_cpu_operand buffer(maker *m, int32_t i, int32_t out, int32_t rows) {
+    size_t stride = tn_shape_row_bytes(&node_at(m, i)->out[out]);
     return (tn_cpu_operand){
         .where = TN_CPU_BUFFER, .offset = take_scratch(m, stride * (size_t)rows), .stride = stride};
 }
 
+/* Every result of node i: in the arena where it is stored, else in a buffer of `rows` rows. */
+static void place(maker *m, int32_t i, int32_t rows, bool always_buffer) {
+    const tn_node *n = node_at(m, i);
+    for (int32_t o = 0; o < n->n_out; o++) {
+        if (n->out[o].dtype == TN_DTYPE_STATE) continue;
+        bool arena = is_stored(m, i, o) && !always_buffer;
+        m->local[i][o] = arena ? stored(m, m->from->nodes[i], o, 0) : buffer(m, i, o, rows);
+    }
+}
+
+static tn_cpu_matrix *matrix_of(const maker *m, tn_src s) {
+    return &m->p->device->weights[m->g->nodes[s.node].attr.index];
+}
+
 /* An operand of a node with `cols` columns; a shorter one is handed to the kernel whole, whatever the column. */
 static tn_cpu_operand source(const maker *m, tn_src s, int32_t cols) {
-    const tn_node *n = &m->g->nodes[s.node];
     int32_t i = index_in(m, s.node);
     tn_cpu_operand o;
-    if (n->op == TN_OP_WEIGHT) {
-        const tn_cpu_weight *w = &m->p->device->weights[n->attr.index];
-        o = (tn_cpu_operand){.where = TN_CPU_FIXED, .base = (char *)(uintptr_t)w->data + (size_t)s.first * 4};
+    if (m->g->nodes[s.node].op == TN_OP_WEIGHT) {
+        char *data = (char *)(uintptr_t)matrix_of(m, s)->w.data;
+        o = (tn_cpu_operand){.where = TN_CPU_FIXED, .base = data + (size_t)s.first * 4};
     } else if (i >= 0) {
-        o = m->local[i];
+        o = m->local[i][s.out];
         o.first += s.first;
     } else {
-        o = stored(m, s.node, s.first);
+        o = stored(m, s.node, s.out, s.first);
     }
     o.repeats = s.cols < cols;
     return o;
@@ -81,7 +95,8 @@ static tn_cpu_operand source(const maker *m, tn_src s, int32_t cols) {
 static void make_op(maker *m, tn_cpu_op *op, int32_t i) {
     const tn_node *n = node_at(m, i);
     tn_cpu_op_init(op, m->p->device, m->p->memory, m->g, n);
-    op->dst = m->local[i];
+    op->dst = m->local[i][0];
+    op->dst2 = m->local[i][1];
     int first = n->op == TN_OP_KV_WRITE ? 1 : 0; /* the state is not an operand in the arena */
     for (int k = first; k < n->n_src && n->op != TN_OP_EMBED; k++)
         op->src[op->n_src++] = source(m, n->src[k], op->cols);
@@ -101,8 +116,8 @@ static void run_copy_row(const tn_cpu_op *op, const tn_cpu_frame *f, int32_t row
 
 static tn_cpu_op copy_op(const maker *m, int32_t i, tn_cpu_op_fn *run) {
     return (tn_cpu_op){.run = run,
-                       .dst = stored(m, m->from->nodes[i], 0),
-                       .src = {m->local[i]},
+                       .dst = stored(m, m->from->nodes[i], 0, 0),
+                       .src = {m->local[i][0]},
                        .n_src = 1,
                        .cols = node_at(m, i)->out[0].cols};
 }
@@ -116,7 +131,7 @@ static void make_rows(maker *m) {
     l->rows = first->op == TN_OP_KV_WRITE ? tn_shape_of(m->g, s)->rows : first->out[0].rows;
     l->before = take(m, (size_t)m->from->n, sizeof *l->before);
     for (int32_t i = 0; i < m->from->n && !m->failed; i++) {
-        m->local[i] = is_stored(m, i) ? stored(m, m->from->nodes[i], 0) : buffer(m, i, 1);
+        place(m, i, 1, false);
         make_op(m, &l->before[l->n_before++], i);
     }
 }
@@ -134,46 +149,74 @@ static void make_before(maker *m) {
     l->copy = take(m, (size_t)m->from->n, sizeof *l->copy);
     for (int32_t i = 0; i < m->from->n && !m->failed; i++) {
         if (m->form.role[i] != TN_BEFORE) continue;
-        m->local[i] = buffer(m, i, tn_shape_max_rows(m->g, &node_at(m, i)->out[0]));
+        place(m, i, tn_shape_max_rows(m->g, &node_at(m, i)->out[0]), true);
         make_op(m, &l->before[l->n_before++], i);
-        if (is_stored(m, i)) l->copy[l->n_copies++] = copy_op(m, i, run_copy_row);
+        if (is_stored(m, i, 0)) l->copy[l->n_copies++] = copy_op(m, i, run_copy_row);
     }
 }
 
-/* A result goes straight to its place unless the kernel's 16 rows would write past the row's end. */
-static bool direct(const maker *m, int32_t i) {
-    return is_stored(m, i) && (node_at(m, i)->op != TN_OP_MATMUL || node_at(m, i)->out[0].cols % TN_TILE_ROWS == 0);
+/* A result goes straight to its place unless the kernel's 16 rows would write past the row's end, or its rows are those of
+ * scattered tokens (experts). */
+static bool direct(const maker *m, const tn_cpu_part *part, int32_t i) {
+    bool product = tn_ops[node_at(m, i)->op].class == TN_MATMUL;
+    if (!is_stored(m, i, 0) || (product && part->n_expert)) return false;
+    return !product || node_at(m, i)->out[0].cols % TN_TILE_ROWS == 0;
 }
 
-static void make_product(maker *m, tn_cpu_product *product, int32_t i) {
+static void make_product(maker *m, tn_cpu_part *part, int32_t i) {
     const tn_node *n = node_at(m, i);
-    *product = (tn_cpu_product){
-        .run =
-            tn_cpu_matmul_for(m->p->device, tn_src_weight(m->g, n->src[1]), tn_shape_of(m->g, n->src[0])->dtype)->run,
-        .weight = &m->p->device->weights[m->g->nodes[n->src[1].node].attr.index],
-        .x = source(m, n->src[0], n->src[0].cols),
-        .dst = m->local[i]};
+    const tn_weight *w = tn_src_weight(m->g, n->src[1]);
+    tn_dtype x = tn_shape_of(m->g, n->src[0])->dtype;
+    tn_cpu_product *product = &part->product[part->n_products++];
+    *product = (tn_cpu_product){.run = tn_cpu_matmul_for(m->p->device, w, x)->run,
+                                .weight = matrix_of(m, n->src[1]),
+                                .x = source(m, n->src[0], n->src[0].cols),
+                                .dst = m->local[i][0]};
+    if (n->op != TN_OP_MATMUL_ID) return;
+    product->row = tn_shape_row_bytes(&(tn_shape){.dtype = x, .cols = w->n_in});
+    product->slot = n->src[0].cols > w->n_in ? product->row : 0;
+    part->ids = source(m, n->src[2], n->src[2].cols);
+
+    product->gather = take_scratch(m, product->row * TN_CPU_TOKEN_CHUNK);
+}
+
+/* The width of a part, and whether it is one of experts: as its first product says. */
+static void shape_part(maker *m, tn_cpu_part *part, int32_t number) {
+    for (int32_t i = m->from->n - 1; i >= 0; i--) {
+        const tn_node *n = node_at(m, i);
+        if (m->form.role[i] == TN_BEFORE || m->form.part[i] != number) continue;
+        m->to->rows = n->out[0].rows;
+        part->cols = n->out[0].cols;
+        if (n->op == TN_OP_MATMUL_ID) {
+            part->n_used = n->attr.n_used;
+            part->n_expert = tn_src_weight(m->g, n->src[1])->n_expert;
+        }
+    }
+    if (part->n_used) { /* a count and a start for each expert, and every pair */
+        size_t pairs = (size_t)m->form.max_rows * (size_t)part->n_used;
+        part->cols /= part->n_used;
+        part->lists = take_scratch(m, (2 * (size_t)part->n_expert + pairs) * sizeof(int32_t));
+    }
+    part->tile = tile_columns(m, part->cols);
 }
 
 static void make_part(maker *m, tn_cpu_part *part, int32_t number) {
     size_t n = (size_t)m->from->n;
     part->product = take(m, n, sizeof *part->product);
     part->op = take(m, 2 * n, sizeof *part->op);
+    shape_part(m, part, number);
     for (int32_t i = 0; i < m->from->n && !m->failed; i++) {
         if (m->form.role[i] == TN_BEFORE || m->form.part[i] != number) continue;
         const tn_node *node = node_at(m, i);
-        part->cols = node->out[0].cols;
-        part->tile = tile_columns(m, part->cols);
-        m->to->rows = node->out[0].rows;
-        m->local[i] = stored(m, m->from->nodes[i], 0);
-        if (!direct(m, i))
-            m->local[i] = (tn_cpu_operand){
+        m->local[i][0] = stored(m, m->from->nodes[i], 0, 0);
+        if (!direct(m, part, i))
+            m->local[i][0] = (tn_cpu_operand){
                 .where = TN_CPU_TILE, .offset = take_scratch(m, (size_t)TN_CPU_TOKEN_CHUNK * (size_t)part->tile * 4)};
-        if (node->op == TN_OP_MATMUL)
-            make_product(m, &part->product[part->n_products++], i);
+        if (tn_ops[node->op].class == TN_MATMUL)
+            make_product(m, part, i);
         else
             make_op(m, &part->op[part->n_ops++], i);
-        if (is_stored(m, i) && !direct(m, i)) part->op[part->n_ops++] = copy_op(m, i, run_copy);
+        if (is_stored(m, i, 0) && !direct(m, part, i)) part->op[part->n_ops++] = copy_op(m, i, run_copy);
     }
 }
 
@@ -191,13 +234,13 @@ static void make_attention(maker *m, int32_t i) {
     const tn_attr *a = &n->attr;
     tn_memory *memory = m->p->memory;
     l->attend.run = tn_attention_find(memory->kv_type, m->p->device->isa);
-    l->attend.a = (tn_cpu_attention){.kv = memory->states[a->index],
+    l->attend.a = (tn_cpu_attention){.kv = memory->states[a->index].kv,
                                      .n_head = a->n_head,
                                      .window = a->window,
                                      .scale = a->factor,
                                      .softcap = a->softcap};
     l->attend.q = source(m, n->src[0], n->src[0].cols);
-    l->attend.out = m->local[i];
+    l->attend.out = m->local[i][0];
     l->attend.scratch = take_scratch(m, tn_attention_scratch(a->n_head, a->n_kv, a->head_dim, a->v_dim));
 }
 
@@ -208,10 +251,44 @@ static void make_attend(maker *m) {
     l->before = take(m, (size_t)m->from->n, sizeof *l->before);
     l->after = take(m, (size_t)m->from->n, sizeof *l->after);
     for (int32_t i = 0; i < m->from->n && !m->failed; i++) {
-        bool state = node_at(m, i)->out[0].dtype == TN_DTYPE_STATE;
-        if (!state) m->local[i] = is_stored(m, i) ? stored(m, m->from->nodes[i], 0) : buffer(m, i, l->attend.block);
+        place(m, i, l->attend.block, false);
         if (m->form.role[i] == TN_CORE)
             make_attention(m, i);
+        else if (m->form.role[i] == TN_BEFORE)
+            make_op(m, &l->before[l->n_before++], i);
+        else
+            make_op(m, &l->after[l->n_after++], i);
+    }
+}
+
+/* ---- scan ---- */
+
+static void make_core(maker *m, int32_t i) {
+    const tn_node *n = node_at(m, i);
+    tn_cpu_launch *l = m->to;
+    l->scan.node = n;
+    l->scan.state = &m->p->memory->states[n->attr.index];
+    l->scan.out = m->local[i][0];
+    if (n->op == TN_OP_CONV1D) {
+        l->scan.conv1d = tn_conv1d_find(m->p->device->isa);
+        l->scan.taps = matrix_of(m, n->src[2])->w.data;
+        l->scan.src[0] = source(m, n->src[1], n->src[1].cols);
+        return;
+    }
+    l->scan.delta = tn_delta_find(m->p->device->isa);
+    for (int k = 0; k < 5; k++) l->scan.src[k] = source(m, n->src[k + 1], n->src[k + 1].cols);
+    l->scan.scratch = take_scratch(m, (size_t)n->attr.v_dim * sizeof(float));
+}
+
+static void make_scan(maker *m) {
+    tn_cpu_launch *l = m->to;
+    l->rows = TN_ROWS_TOKENS;
+    l->before = take(m, (size_t)m->from->n, sizeof *l->before);
+    l->after = take(m, (size_t)m->from->n, sizeof *l->after);
+    for (int32_t i = 0; i < m->from->n && !m->failed; i++) {
+        place(m, i, 1, false);
+        if (m->form.role[i] == TN_CORE)
+            make_core(m, i);
         else if (m->form.role[i] == TN_BEFORE)
             make_op(m, &l->before[l->n_before++], i);
         else
@@ -229,6 +306,7 @@ static bool make_launch(tn_program *p, int32_t i) {
     case TN_FORM_ROWS: make_rows(&m); break;
     case TN_FORM_MATMULS: make_matmuls(&m); break;
     case TN_FORM_ATTEND: make_attend(&m); break;
+    case TN_FORM_SCAN: make_scan(&m); break;
     }
     if (m.scratch > p->scratch_bytes) p->scratch_bytes = m.scratch;
     return !m.failed;

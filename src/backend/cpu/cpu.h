@@ -12,19 +12,31 @@
 #include "base/thread.h"
 #include "plan/form.h"
 
+/* A weight as it lies here; for experts, that of the first one, the next `expert_stride` bytes on. */
+typedef struct tn_cpu_matrix {
+    tn_cpu_weight w;
+    size_t expert_stride;
+} tn_cpu_matrix;
+
 struct tn_device {
     tn_caps caps;
     tn_isa isa;
     tn_pool *pool;
-    tn_cpu_weight *weights; /* by index in the model's table */
+    tn_cpu_matrix *weights; /* by index in the model's table */
     int32_t n_weights;
     char *packed; /* one arena for all repacked weights, in execution order */
     size_t packed_bytes;
 };
 
+/* The state of a layer: a cache, or floats for each sequence. */
+typedef struct tn_cpu_state {
+    tn_cpu_kv kv;
+    float *floats; /* size of them a sequence */
+    size_t size, bytes;
+} tn_cpu_state;
+
 struct tn_memory {
-    tn_cpu_kv *states;
-    size_t *state_bytes;
+    tn_cpu_state *states;
     int32_t n_states;
     tn_kv_type kv_type;
     char *arena;
@@ -78,7 +90,7 @@ typedef void tn_cpu_op_fn(const tn_cpu_op *op, const tn_cpu_frame *f, int32_t ro
 struct tn_cpu_op {
     tn_cpu_op_fn *run;
     tn_piece_fn *piece;
-    tn_cpu_operand dst, src[3];
+    tn_cpu_operand dst, dst2, src[3];
     int32_t n_src, cols; /* columns of the output */
     int32_t i[4];
     float f[6];
@@ -91,8 +103,11 @@ struct tn_cpu_op {
 
 typedef struct tn_cpu_product {
     tn_matmul_fn *run;
-    const tn_cpu_weight *weight;
+    const tn_cpu_matrix *weight;
     tn_cpu_operand x, dst;
+    size_t slot;   /* experts: bytes from one expert's row of x to the next one's; 0: all read the same row */
+    size_t row;    /* experts: bytes of a row of x */
+    size_t gather; /* experts: scratch where rows of x are brought together */
 } tn_cpu_product;
 
 /* Products and the ops on their tiles: all with the same columns. */
@@ -100,7 +115,10 @@ typedef struct tn_cpu_part {
     tn_cpu_product *product;
     tn_cpu_op *op;
     int32_t n_products, n_ops;
-    int32_t cols, tile; /* columns, and how many of them a unit of work has */
+    int32_t cols, tile;       /* columns (of one expert), and how many of them a unit of work has */
+    int32_t n_expert, n_used; /* 0: no experts */
+    tn_cpu_operand ids;
+    size_t lists; /* experts: scratch for counts, starts, and (token, slot) pairs by expert */
 } tn_cpu_part;
 
 typedef struct tn_cpu_launch {
@@ -119,6 +137,15 @@ typedef struct tn_cpu_launch {
         size_t scratch; /* where the kernel's own scratch begins */
         int32_t block;  /* tokens in a unit of work */
     } attend;
+    struct {
+        const tn_node *node;
+        tn_cpu_state *state;
+        const float *taps;
+        tn_conv1d_fn *conv1d;
+        tn_delta_fn *delta;
+        tn_cpu_operand src[5], out; /* conv1d: x; gated_delta_net: q, k, v, g, beta */
+        size_t scratch;
+    } scan;
 } tn_cpu_launch;
 
 struct tn_program {

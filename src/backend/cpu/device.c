@@ -14,9 +14,11 @@ static tn_isa best_isa(void) {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512vnni"))
+        __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") &&
+        __builtin_cpu_supports("f16c"))
         return TN_ISA_AVX512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") &&
+        __builtin_cpu_supports("f16c"))
         return TN_ISA_AVX2;
 #endif
     return TN_ISA_REF;
@@ -82,40 +84,74 @@ static const tn_caps *device_caps(const tn_device *d) {
 
 /* ---- weights ---- */
 
-static int32_t tiles_of(const tn_weight *w) {
-    return (w->n_out + TN_TILE_ROWS - 1) / TN_TILE_ROWS;
+static int32_t expert_rows(const tn_weight *w) {
+    return w->n_out / w->n_expert;
+}
+static int32_t tiles_of(int32_t rows) {
+    return (rows + TN_TILE_ROWS - 1) / TN_TILE_ROWS;
 }
 
-/* Bytes a weight takes in the arena; 0: it is used where the file has it. */
+/* Bytes an expert (or the whole weight) takes in the arena; 0: it is used where the file has it. */
+static size_t expert_size(const tn_device *d, const tn_weight *w) {
+    if (tn_cpu_layout_for(d, w) == TN_LAYOUT_TILE16)
+        return tn_tile_bytes(w->type, w->n_in) * (size_t)tiles_of(expert_rows(w));
+    bool copied = w->n_out == 1 || w->elements || w->block;
+    return copied ? tn_align_up(w->bytes / (size_t)w->n_expert, 64) : 0;
+}
+
 static size_t packed_size(const tn_device *d, const tn_weight *w) {
-    if (w->n_out == 1) return tn_align_up(w->bytes, 64);
-    if (tn_cpu_layout_for(d, w) == TN_LAYOUT_ROWS) return 0;
-    return tn_tile_bytes(w->type, w->n_in) * (size_t)tiles_of(w);
+    return expert_size(d, w) * (size_t)w->n_expert;
 }
 
+/* A weight or an expert of it, its rows brought together where they are scattered in the file. */
 typedef struct pack_call {
-    const tn_cpu_weight *rows;
-    int32_t tiles;
-    void *to;
+    const tn_weight *from;
+    tn_cpu_weight rows;
+    int32_t first; /* row of the weight */
+    bool tiles;
+    char *to, *rows_buffer; /* room for the rows of an expert, NULL where they lie together */
 } pack_call;
 
-static void pack_share(void *arg, int i, int n) {
-    const pack_call *c = arg;
-    int32_t begin = (int32_t)((int64_t)c->tiles * i / n), end = (int32_t)((int64_t)c->tiles * (i + 1) / n);
-    if (begin < end) tn_tile_pack(c->rows, begin, end, c->to);
+static void gather_rows(const pack_call *c, char *to, int32_t begin, int32_t end) {
+    for (int32_t r = begin; r < end; r++)
+        memcpy(to + (size_t)r * c->rows.stride, tn_weight_row(c->from, c->first + r), c->rows.stride);
 }
 
-static void put_weight(tn_device *d, tn_cpu_weight *to, const tn_weight *w, char *at) {
-    *to = (tn_cpu_weight){w->data, w->bytes / (size_t)w->n_out, w->type, w->n_out, w->n_in};
-    if (w->n_out == 1) {
-        memcpy(at, w->data, w->bytes);
-        to->data = at;
-    } else if (tn_cpu_layout_for(d, w) == TN_LAYOUT_TILE16) {
-        tn_cpu_weight rows = *to;
-        tn_pool_run(d->pool, pack_share, &(pack_call){&rows, tiles_of(w), at});
-        to->data = at;
-        to->stride = tn_tile_bytes(w->type, w->n_in);
+static void pack_share(void *arg, int i, int n) {
+    pack_call *c = arg;
+    int32_t tiles = tiles_of(c->rows.n_out);
+    int32_t begin = (int32_t)((int64_t)tiles * i / n), end = (int32_t)((int64_t)tiles * (i + 1) / n);
+    int32_t r0 = begin * TN_TILE_ROWS, r1 = end * TN_TILE_ROWS < c->rows.n_out ? end * TN_TILE_ROWS : c->rows.n_out;
+    tn_cpu_weight rows = c->rows;
+    if (c->rows_buffer) {
+        gather_rows(c, c->rows_buffer, r0, r1);
+        rows.data = c->rows_buffer;
     }
+    if (begin < end) tn_tile_pack(&rows, begin, end, c->to);
+}
+
+static tn_status put_weight(tn_device *d, tn_cpu_matrix *to, const tn_weight *w, char *at, tn_error *err) {
+    size_t stride = w->bytes / (size_t)w->n_out, size = expert_size(d, w);
+    int32_t rows = expert_rows(w);
+    to->w = (tn_cpu_weight){w->data, stride, w->type, rows, w->n_in};
+    to->expert_stride = stride * (size_t)rows;
+    if (!size) return TN_OK;
+    bool tiles = tn_cpu_layout_for(d, w) == TN_LAYOUT_TILE16, scattered = w->block && w->block < rows;
+    char *buffer = tiles && scattered ? tn_alloc(stride * (size_t)rows) : NULL;
+    if (tiles && scattered && !buffer) return tn_fail_memory(err);
+    for (int32_t e = 0; e < w->n_expert; e++) {
+        pack_call c = {w, to->w, e * rows, tiles, at + size * (size_t)e, buffer};
+        c.rows.data = tn_weight_row(w, e * rows);
+        if (tiles)
+            tn_pool_run(d->pool, pack_share, &c);
+        else
+            gather_rows(&c, c.to, 0, rows);
+    }
+    tn_free(buffer);
+    to->w.data = at;
+    to->expert_stride = size;
+    if (tiles) to->w.stride = tn_tile_bytes(w->type, w->n_in);
+    return TN_OK;
 }
 
 static tn_status put_weights(tn_device *d, const tn_weight *const *weights, int32_t n,
@@ -128,42 +164,63 @@ static tn_status put_weights(tn_device *d, const tn_weight *const *weights, int3
         return tn_fail(err, TN_ERR_RESOURCES, "out of memory: the weights need %.1f MiB", (double)total / (1 << 20));
     d->packed_bytes = total;
     d->n_weights = n;
-    for (int32_t i = 0; i < n; i++) {
-        put_weight(d, &d->weights[i], weights[i], d->packed + at);
-        at += packed_size(d, weights[i]);
-        if (done) done(data, packed_size(d, weights[i]) ? i : -1, total ? (double)at / (double)total : 1.0);
+    tn_status status = TN_OK;
+    for (int32_t i = 0; i < n && status == TN_OK; i++) {
+        size_t size = packed_size(d, weights[i]);
+        status = put_weight(d, &d->weights[i], weights[i], d->packed + at, err);
+        at += size;
+        if (status == TN_OK && done) done(data, size ? i : -1, total ? (double)at / (double)total : 1.0);
     }
-    return TN_OK;
+    return status;
 }
 
 static uint64_t weight_bytes(const tn_device *d) {
     uint64_t bytes = d->packed_bytes;
     for (int32_t i = 0; i < d->n_weights; i++) {
-        const char *p = d->weights[i].data;
+        const tn_cpu_weight *w = &d->weights[i].w;
+        const char *p = w->data;
         bool packed = p >= d->packed && p < d->packed + d->packed_bytes;
-        if (!packed) bytes += d->weights[i].stride * (uint64_t)d->weights[i].n_out;
+        if (!packed) bytes += w->stride * (uint64_t)w->n_out;
     }
     return bytes;
 }
 
 /* ---- a session's memory ---- */
 
-static size_t state_bytes(const tn_device *d, const tn_state_desc *s, tn_kv_type type, int32_t n_pages) {
+static size_t state_bytes(const tn_device *d, const tn_state_desc *s, const tn_memory_desc *desc) {
     (void)d;
-    return tn_kv_page_bytes(type, s->n_kv, s->k_dim, s->v_dim) * (size_t)n_pages;
+    if (s->size) return (size_t)s->size * sizeof(float) * (size_t)desc->n_seq;
+    return tn_kv_page_bytes(desc->kv_type, s->n_kv, s->k_dim, s->v_dim) * (size_t)desc->n_pages;
 }
 
 static void free_memory(tn_device *d, tn_memory **memory) {
     (void)d;
     tn_memory *m = *memory;
     if (!m) return;
-    for (int32_t i = 0; i < m->n_states && m->states && m->state_bytes; i++)
-        tn_free_pages(m->states[i].base, m->state_bytes[i]);
+    for (int32_t i = 0; i < m->n_states && m->states; i++) {
+        tn_free_pages(m->states[i].kv.base, m->states[i].bytes);
+        tn_free_pages(m->states[i].floats, m->states[i].bytes);
+    }
     tn_free(m->states);
-    tn_free(m->state_bytes);
     tn_free_pages(m->arena, m->arena_bytes);
     tn_free(m);
     *memory = NULL;
+}
+
+static bool make_state(tn_cpu_state *state, const tn_device *d, const tn_state_desc *s, const tn_memory_desc *desc) {
+    state->bytes = state_bytes(d, s, desc);
+    state->size = (size_t)s->size;
+    void *p = tn_alloc_pages(state->bytes);
+    if (s->size)
+        state->floats = p;
+    else
+        state->kv = (tn_cpu_kv){.base = p,
+                                .page_bytes = tn_kv_page_bytes(desc->kv_type, s->n_kv, s->k_dim, s->v_dim),
+                                .type = desc->kv_type,
+                                .n_kv = s->n_kv,
+                                .k_dim = s->k_dim,
+                                .v_dim = s->v_dim};
+    return p != NULL;
 }
 
 static tn_status make_memory(tn_device *d, const tn_memory_desc *desc, tn_memory **memory, tn_error *err) {
@@ -174,20 +231,9 @@ static tn_status make_memory(tn_device *d, const tn_memory_desc *desc, tn_memory
     m->kv_type = desc->kv_type;
     m->arena_bytes = desc->arena_bytes;
     m->states = tn_alloc_zero((size_t)desc->n_states, sizeof *m->states);
-    m->state_bytes = tn_alloc_zero((size_t)desc->n_states, sizeof *m->state_bytes);
     m->arena = tn_alloc_pages(desc->arena_bytes);
-    bool ok = m->states && m->state_bytes && m->arena;
-    for (int32_t i = 0; ok && i < desc->n_states; i++) {
-        const tn_state_desc *s = &desc->states[i];
-        m->state_bytes[i] = state_bytes(d, s, desc->kv_type, desc->n_pages);
-        m->states[i] = (tn_cpu_kv){.base = tn_alloc_pages(m->state_bytes[i]),
-                                   .page_bytes = tn_kv_page_bytes(desc->kv_type, s->n_kv, s->k_dim, s->v_dim),
-                                   .type = desc->kv_type,
-                                   .n_kv = s->n_kv,
-                                   .k_dim = s->k_dim,
-                                   .v_dim = s->v_dim};
-        ok = m->states[i].base != NULL;
-    }
+    bool ok = m->states && m->arena;
+    for (int32_t i = 0; ok && i < desc->n_states; i++) ok = make_state(&m->states[i], d, &desc->states[i], desc);
     if (!ok) {
         free_memory(d, &m);
         return tn_fail(err, TN_ERR_RESOURCES, "out of memory for the caches and activations of a session");

@@ -1,9 +1,9 @@
 /* The ops as calls on a row: kernels of kernels/pieces.def with their parameters, and the few that read the step. */
 #include "backend/cpu/cpu.h"
-#include "backend/cpu/kernels/layout.h"
 #include "backend/cpu/kernels/matmul.h"
 #include "backend/cpu/kernels/pieces.h"
 
+#include <math.h>
 #include <string.h>
 
 char *tn_cpu_at(const tn_cpu_operand *o, const tn_cpu_frame *f, int32_t row, int32_t c) {
@@ -26,13 +26,49 @@ static void run_piece(const tn_cpu_op *op, const tn_cpu_frame *f, int32_t row, i
     op->piece(&p);
 }
 
-/* An int8 row is planes: its pointer is the row's, whatever the column. */
+/* An int8 row is planes: its pointer is the row's, whatever the column. A value may hold several such rows, i[0] columns
+ * each. */
 static void run_quantize(const tn_cpu_op *op, const tn_cpu_frame *f, int32_t row, int32_t c0, int32_t n) {
-    op->piece(&(tn_piece){.dst = tn_cpu_at(&op->dst, f, row, 0),
-                          .src = {tn_cpu_at(&op->src[0], f, row, c0)},
-                          .n = n,
-                          .first = c0,
-                          .n_row = op->cols});
+    int32_t width = op->i[0];
+    for (int32_t c = c0, step; c < c0 + n; c += step) {
+        int32_t first = c % width;
+        step = width - first < c0 + n - c ? width - first : c0 + n - c;
+        char *dst = tn_cpu_at(&op->dst, f, row, 0) + tn_q8_row_bytes((size_t)width) * (size_t)(c / width);
+        op->piece(&(tn_piece){
+            .dst = dst, .src = {tn_cpu_at(&op->src[0], f, row, c)}, .n = step, .first = first, .n_row = width});
+    }
+}
+
+/* The largest first, the lower index first among equals. */
+static void run_top_k(const tn_cpu_op *op, const tn_cpu_frame *f, int32_t row, int32_t c0, int32_t n) {
+    (void)c0;
+    const float *p = (const float *)tn_cpu_at(&op->src[0], f, row, 0);
+    const float *scale = op->n_src > 1 ? (const float *)tn_cpu_at(&op->src[1], f, row, 0) : NULL;
+    float *weights = (float *)tn_cpu_at(&op->dst, f, row, 0), sum = 0;
+    int32_t *ids = (int32_t *)tn_cpu_at(&op->dst2, f, row, 0), count = op->i[1];
+    for (int32_t k = 0; k < n; k++) {
+        int32_t best = -1;
+        for (int32_t e = 0; e < count; e++) {
+            bool taken = false;
+            for (int32_t j = 0; j < k; j++) taken |= ids[j] == e;
+            if (!taken && (best < 0 || p[e] > p[best])) best = e;
+        }
+        ids[k] = best;
+        weights[k] = p[best];
+        sum += p[best];
+    }
+    for (int32_t k = 0; k < n; k++) {
+        if (op->i[2]) weights[k] /= sum;
+        if (scale) weights[k] *= scale[ids[k]];
+    }
+}
+
+static void run_expert_sum(const tn_cpu_op *op, const tn_cpu_frame *f, int32_t row, int32_t c0, int32_t n) {
+    const float *y = (const float *)tn_cpu_at(&op->src[0], f, row, 0);
+    const float *w = (const float *)tn_cpu_at(&op->src[1], f, row, 0);
+    float *dst = (float *)tn_cpu_at(&op->dst, f, row, c0);
+    for (int32_t k = 0; k < op->i[1]; k++, y += op->cols)
+        for (int32_t j = 0; j < n; j++) dst[j] = k ? fmaf(w[k], y[c0 + j], dst[j]) : w[k] * y[c0 + j];
 }
 
 static void run_embed(const tn_cpu_op *op, const tn_cpu_frame *f, int32_t row, int32_t c0, int32_t n) {
@@ -94,7 +130,8 @@ static int find_piece(tn_op op) {
 }
 
 bool tn_cpu_has_op(tn_op op) {
-    return find_piece(op) >= 0 || op == TN_OP_EMBED || op == TN_OP_SELECT_ROWS || op == TN_OP_KV_WRITE;
+    return find_piece(op) >= 0 || op == TN_OP_EMBED || op == TN_OP_SELECT_ROWS || op == TN_OP_KV_WRITE ||
+           op == TN_OP_TOP_K || op == TN_OP_EXPERT_SUM;
 }
 
 /* Parameters in the places that the table in kernels.h gives them. */
@@ -108,6 +145,12 @@ static void set_parameters(tn_cpu_op *op, const tn_node *node) {
         break;
     case TN_OP_ADD:
     case TN_OP_MUL: op->i[0] = node->src[1].cols == op->cols ? 0 : node->src[1].cols; break;
+    case TN_OP_QUANTIZE: op->i[0] = a->head_dim ? a->head_dim : op->cols; break;
+    case TN_OP_TOP_K:
+        op->i[1] = node->src[0].cols;
+        op->i[2] = a->norm;
+        break;
+    case TN_OP_EXPERT_SUM: op->i[1] = a->n_used; break;
     case TN_OP_SCALE: op->f[0] = a->factor; break;
     case TN_OP_SOFTCAP: op->f[0] = a->softcap; break;
     case TN_OP_ROPE:
@@ -136,16 +179,18 @@ void tn_cpu_op_init(tn_cpu_op *op, const tn_device *device, const tn_memory *mem
     if (node->op == TN_OP_QUANTIZE) op->run = run_quantize;
     if (node->op == TN_OP_ROPE_TABLE) op->run = run_rope_table;
     if (node->op == TN_OP_SELECT_ROWS) op->run = run_select_rows;
+    if (node->op == TN_OP_TOP_K) op->run = run_top_k;
+    if (node->op == TN_OP_EXPERT_SUM) op->run = run_expert_sum;
     if (node->op == TN_OP_EMBED) {
         const tn_weight *w = tn_src_weight(g, node->src[1]);
         op->run = run_embed;
-        op->weight = &device->weights[g->nodes[node->src[1].node].attr.index];
-        op->weight_row = tn_cpu_layout_for(device, w) == TN_LAYOUT_TILE16 ? tn_weight_row_tile16 : tn_weight_row__ref;
+        op->weight = &device->weights[g->nodes[node->src[1].node].attr.index].w;
+        op->weight_row = tn_weight_row_find(tn_cpu_layout_for(device, w));
     }
     if (node->op == TN_OP_KV_WRITE) {
         op->run = run_kv_write;
         op->cols = node->src[1].cols;
-        op->kv = &memory->states[node->attr.index];
+        op->kv = &memory->states[node->attr.index].kv;
         op->kv_write = tn_kv_write_find(memory->kv_type, device->isa);
     }
     set_parameters(op, node);

@@ -3,6 +3,8 @@
 #include "backend/cpu/cpu.h"
 #include "base/mem.h"
 
+#include <string.h>
+
 /* One thread in a step. */
 typedef struct worker {
     const tn_step_input *step;
@@ -40,7 +42,7 @@ static void run_tile(const tn_cpu_part *part, const worker *w, int32_t c0, int32
     for (int32_t k = 0; k < part->n_products; k++) {
         const tn_cpu_product *p = &part->product[k];
         size_t ld = p->dst.where == TN_CPU_ARENA ? p->dst.stride / 4 : (size_t)padded;
-        p->run(p->weight, c0, padded, tn_cpu_at(&p->x, &whole, t0, 0), p->x.stride, nt,
+        p->run(&p->weight->w, c0, padded, tn_cpu_at(&p->x, &whole, t0, 0), p->x.stride, nt,
                (float *)tn_cpu_at(&p->dst, &f, t0, c0), ld);
     }
     for (int32_t k = 0; k < part->n_ops; k++) {
@@ -52,14 +54,101 @@ static void run_tile(const tn_cpu_part *part, const worker *w, int32_t c0, int32
     }
 }
 
+/* ---- experts: the rows that chose one are brought together, so that its weights are read once ---- */
+
+/* (token, slot) pairs of a step, ordered by expert: pair = token * n_used + slot. */
+typedef struct pairs {
+    int32_t *count, *start, *pair;
+    int32_t active; /* experts that somebody chose */
+} pairs;
+
+static pairs list_pairs(const tn_cpu_part *part, const worker *w, int32_t rows) {
+    const tn_cpu_frame whole = {.step = w->step, .scratch = w->scratch};
+    int32_t *room = (int32_t *)(w->scratch + part->lists), n = part->n_used;
+    pairs p = {room, room + part->n_expert, room + 2 * part->n_expert, 0};
+    memset(p.count, 0, (size_t)part->n_expert * sizeof *p.count);
+    for (int32_t t = 0; t < rows; t++)
+        for (int32_t j = 0; j < n; j++) p.count[((const int32_t *)tn_cpu_at(&part->ids, &whole, t, 0))[j]]++;
+    for (int32_t e = 0, at = 0; e < part->n_expert; at += p.count[e++]) {
+        p.start[e] = at;
+        p.active += p.count[e] > 0;
+    }
+    for (int32_t t = 0; t < rows; t++)
+        for (int32_t j = 0; j < n; j++) {
+            int32_t e = ((const int32_t *)tn_cpu_at(&part->ids, &whole, t, 0))[j];
+            p.pair[p.start[e]++] = t * n + j;
+        }
+    for (int32_t e = 0; e < part->n_expert; e++) p.start[e] -= p.count[e];
+    return p;
+}
+
+static const char *gather_rows(const tn_cpu_part *part, const tn_cpu_product *p, const worker *w, const int32_t *pair,
+                               int32_t n) {
+    const tn_cpu_frame whole = {.step = w->step, .scratch = w->scratch};
+    char *to = w->scratch + p->gather;
+    for (int32_t i = 0; i < n; i++) {
+        const char *row = tn_cpu_at(&p->x, &whole, pair[i] / part->n_used, 0);
+        memcpy(to + p->row * (size_t)i, row + p->slot * (size_t)(pair[i] % part->n_used), p->row);
+    }
+    return to;
+}
+
+/* Columns [c0, c0 + n) of one expert for up to TN_CPU_TOKEN_CHUNK pairs. */
+static void run_expert_tile(const tn_cpu_part *part, const worker *w, int32_t expert, const int32_t *pair,
+                            int32_t n_pairs, int32_t c0, int32_t n) {
+    int32_t padded = (int32_t)tn_align_up((size_t)n, TN_TILE_ROWS);
+    tn_cpu_frame f = {.step = w->step, .scratch = w->scratch, .ld = padded};
+    for (int32_t k = 0; k < part->n_products; k++) {
+        const tn_cpu_product *p = &part->product[k];
+        tn_cpu_weight weight = p->weight->w;
+        weight.data = (const char *)weight.data + p->weight->expert_stride * (size_t)expert;
+        p->run(&weight, c0, padded, gather_rows(part, p, w, pair, n_pairs), p->row, n_pairs,
+               (float *)tn_cpu_at(&p->dst, &f, 0, 0), (size_t)padded);
+    }
+    for (int32_t k = 0; k < part->n_ops; k++) {
+        const tn_cpu_op *op = &part->op[k];
+        if (op->flat) {
+            op->run(op, &f, 0, 0, n_pairs * padded);
+            continue;
+        }
+        for (int32_t i = 0; i < n_pairs; i++) {
+            int32_t t = pair[i] / part->n_used, c = pair[i] % part->n_used * part->cols + c0;
+            tn_cpu_frame own = {.step = w->step, .scratch = w->scratch, .row0 = t - i, .col0 = c, .ld = padded};
+            op->run(op, &own, t, c, n);
+        }
+    }
+}
+
+static void run_experts(const tn_cpu_part *part, const worker *w, int32_t rows) {
+    pairs p = list_pairs(part, w, rows);
+    int32_t tiles = (part->cols + part->tile - 1) / part->tile, units = tiles * p.active;
+    int32_t begin = (int32_t)((int64_t)units * w->i / w->n), end = (int32_t)((int64_t)units * (w->i + 1) / w->n);
+    for (int32_t e = 0, first = 0; e < part->n_expert; e++) {
+        if (!p.count[e]) continue;
+        for (int32_t u = begin > first ? begin : first; u < end && u < first + tiles; u++) {
+            int32_t c0 = (u - first) * part->tile, left = part->cols - c0;
+            for (int32_t i = 0; i < p.count[e]; i += TN_CPU_TOKEN_CHUNK) {
+                int32_t n = p.count[e] - i < TN_CPU_TOKEN_CHUNK ? p.count[e] - i : TN_CPU_TOKEN_CHUNK;
+                run_expert_tile(part, w, e, p.pair + p.start[e] + i, n, c0, left < part->tile ? left : part->tile);
+            }
+        }
+        first += tiles;
+    }
+}
+
 static void run_matmuls(const tn_cpu_launch *l, const worker *w) {
     const tn_cpu_frame whole = {.step = w->step, .scratch = w->scratch};
     if (l->n_before) run_before(l, w, &whole);
     int32_t rows = rows_of(l, w->step), units = 0;
-    for (int32_t k = 0; k < l->n_parts; k++) units += (l->part[k].cols + l->part[k].tile - 1) / l->part[k].tile;
+    for (int32_t k = 0; k < l->n_parts; k++)
+        if (l->part[k].n_expert)
+            run_experts(&l->part[k], w, rows);
+        else
+            units += (l->part[k].cols + l->part[k].tile - 1) / l->part[k].tile;
     int32_t begin = (int32_t)((int64_t)units * w->i / w->n), end = (int32_t)((int64_t)units * (w->i + 1) / w->n);
     for (int32_t k = 0, first = 0; k < l->n_parts; k++) {
         const tn_cpu_part *part = &l->part[k];
+        if (part->n_expert) continue;
         int32_t tiles = (part->cols + part->tile - 1) / part->tile;
         for (int32_t u = begin > first ? begin : first; u < end && u < first + tiles; u++) {
             int32_t c0 = (u - first) * part->tile, left = part->cols - c0;
@@ -104,6 +193,65 @@ static void run_attend(const tn_cpu_launch *l, const worker *w) {
     }
 }
 
+/* ---- recurrences: a thread takes a head (or some channels) of a sequence and goes through its tokens ---- */
+
+/* Heads of k are shared by heads of v: head h of v goes with head h % n_kv of k. */
+static void run_delta_op(const tn_cpu_op *op, const tn_cpu_frame *f, int32_t row, int32_t head, const tn_attr *a) {
+    bool of_k = op->cols == a->n_kv * a->head_dim && a->n_kv != a->n_head;
+    int32_t n = op->cols / (of_k ? a->n_kv : a->n_head);
+    op->run(op, f, row, (of_k ? head % a->n_kv : head) * n, n);
+}
+
+static void run_delta(const tn_cpu_launch *l, const worker *w, const tn_run *run, int32_t head) {
+    const tn_attr *a = &l->scan.node->attr;
+    size_t size = (size_t)a->head_dim * (size_t)a->v_dim;
+    float *state = l->scan.state->floats + l->scan.state->size * (size_t)run->seq + size * (size_t)head;
+    if (run->pos == 0) memset(state, 0, size * sizeof *state);
+    for (int32_t t = run->first; t < run->first + run->n; t++) {
+        tn_cpu_frame f = {.step = w->step, .scratch = w->scratch, .row0 = t};
+        for (int32_t k = 0; k < l->n_before; k++) run_delta_op(&l->before[k], &f, t, head, a);
+        const tn_cpu_operand *s = l->scan.src;
+        int32_t k_col = head % a->n_kv * a->head_dim;
+        l->scan.delta(
+            state, (const float *)tn_cpu_at(&s[0], &f, t, k_col), (const float *)tn_cpu_at(&s[1], &f, t, k_col),
+            (const float *)tn_cpu_at(&s[2], &f, t, head * a->v_dim), *(const float *)tn_cpu_at(&s[3], &f, t, head),
+            *(const float *)tn_cpu_at(&s[4], &f, t, head), (float *)tn_cpu_at(&l->scan.out, &f, t, head * a->v_dim),
+            a->head_dim, a->v_dim, (float *)(w->scratch + l->scan.scratch));
+        for (int32_t k = 0; k < l->n_after; k++) run_delta_op(&l->after[k], &f, t, head, a);
+    }
+}
+
+static void run_conv1d(const tn_cpu_launch *l, const worker *w, const tn_run *run, int32_t c0, int32_t n) {
+    const tn_node *node = l->scan.node;
+    int32_t cols = node->out[0].cols, taps = node->attr.kernel;
+    float *state = l->scan.state->floats + l->scan.state->size * (size_t)run->seq;
+    for (int32_t j = 0; run->pos == 0 && j < taps - 1; j++)
+        memset(state + j * cols + c0, 0, (size_t)n * sizeof *state);
+    for (int32_t t = run->first; t < run->first + run->n; t++) {
+        tn_cpu_frame f = {.step = w->step, .scratch = w->scratch, .row0 = t};
+        l->scan.conv1d(state, l->scan.taps, (const float *)tn_cpu_at(&l->scan.src[0], &f, t, c0),
+                       (float *)tn_cpu_at(&l->scan.out, &f, t, c0), taps, cols, c0, n);
+        for (int32_t k = 0; k < l->n_after; k++) l->after[k].run(&l->after[k], &f, t, c0, n);
+    }
+}
+
+enum { CHANNELS = 64 }; /* of a convolution, a unit of work */
+
+static void run_scan(const tn_cpu_launch *l, const worker *w) {
+    bool heads = l->scan.node->op == TN_OP_GATED_DELTA_NET;
+    int32_t cols = l->scan.node->out[0].cols, unit = 0;
+    int32_t units = heads ? l->scan.node->attr.n_head : (cols + CHANNELS - 1) / CHANNELS;
+    for (int32_t r = 0; r < w->step->n_runs; r++)
+        for (int32_t u = 0; u < units; u++, unit++) {
+            if (unit % w->n != w->i) continue;
+            int32_t c0 = u * CHANNELS, left = cols - c0;
+            if (heads)
+                run_delta(l, w, &w->step->runs[r], u);
+            else
+                run_conv1d(l, w, &w->step->runs[r], c0, left < CHANNELS ? left : CHANNELS);
+        }
+}
+
 typedef struct step_call {
     tn_program *program;
     const tn_step_input *step;
@@ -119,6 +267,7 @@ static void run_step(void *arg, int i, int n) {
         case TN_FORM_ROWS: run_rows(l, &w); break;
         case TN_FORM_MATMULS: run_matmuls(l, &w); break;
         case TN_FORM_ATTEND: run_attend(l, &w); break;
+        case TN_FORM_SCAN: run_scan(l, &w); break;
         }
         tn_pool_barrier(p->device->pool, i);
     }

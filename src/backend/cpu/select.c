@@ -6,7 +6,7 @@
 #include <string.h>
 
 tn_cpu_layout tn_cpu_layout_for(const tn_device *device, const tn_weight *w) {
-    return w->n_out == 1 ? TN_LAYOUT_ROWS : tn_matmul_find(w->type, TN_ACT_F32, device->isa)->layout;
+    return w->n_out == 1 || w->elements ? TN_LAYOUT_ROWS : tn_matmul_find(w->type, TN_ACT_F32, device->isa)->layout;
 }
 
 const tn_matmul_kernel *tn_cpu_matmul_for(const tn_device *device, const tn_weight *w, tn_dtype x) {
@@ -33,7 +33,7 @@ static void describe(const tn_device *device, const tn_graph *g, const int32_t *
     for (int32_t i = 0; i <= n; i++) {
         const tn_node *node = i < n ? &g->nodes[nodes[i]] : NULL;
         const char *now = NULL;
-        if (node && node->op == TN_OP_MATMUL) {
+        if (node && tn_ops[node->op].class == TN_MATMUL) {
             const tn_weight *w = tn_src_weight(g, node->src[1]);
             now = tn_cpu_matmul_for(device, w, tn_shape_of(g, node->src[0])->dtype)->name;
         } else if (node) {

@@ -51,9 +51,10 @@ static uint64_t null_weight_bytes(const tn_device *d) {
     return d->weight_bytes;
 }
 
-static size_t null_state_bytes(const tn_device *d, const tn_state_desc *s, tn_kv_type type, int32_t n_pages) {
-    (void)d, (void)type;
-    return (size_t)n_pages * TN_PAGE_TOKENS * (size_t)s->n_kv * (size_t)(s->k_dim + s->v_dim) * 2;
+static size_t null_state_bytes(const tn_device *d, const tn_state_desc *s, const tn_memory_desc *desc) {
+    (void)d;
+    if (s->size) return (size_t)s->size * 4 * (size_t)desc->n_seq;
+    return (size_t)desc->n_pages * TN_PAGE_TOKENS * (size_t)s->n_kv * (size_t)(s->k_dim + s->v_dim) * 2;
 }
 
 static tn_status null_make_memory(tn_device *d, const tn_memory_desc *desc, tn_memory **memory, tn_error *err) {

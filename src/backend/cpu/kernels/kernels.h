@@ -63,8 +63,9 @@ typedef void tn_piece_fn(const tn_piece *p);
  *             also handles several heads: n is a multiple of head_dim
  * rope_table  freq_factors or NULL         n_rot, position                     base, freq_scale, ext_factor, attn_factor,
  *                                          i[2] = original context (YaRN)      beta_fast, beta_slow
- *             dst: cos, sin interleaved for each pair; angle = position * base^(-2i/n_rot) / factor[i], YaRN as in its
- *             paper (Peng et al. 2023) where ext_factor != 0; cos and sin are multiplied by attn_factor (and YaRN's mscale)
+ *             dst: cos, sin interleaved for each pair; angle = freq_scale * position * base^(-2i/n_rot) / factor[i]; where
+ *             ext_factor != 0, YaRN (Peng et al. 2023) as in its authors' code: the ramp is linear in the pair's number;
+ *             cos and sin are multiplied by attn_factor (and YaRN's mscale)
  * Element kernels (add ... softcap, quantize) may be called on any stretch of a row (quantize: whole blocks of 32) with
  * the same bits; norms, softmax, rope on whole groups. dst may be equal to src[0] (or src[1] for add, mul) in all of
  * them but quantize and rope_table. */
@@ -93,10 +94,23 @@ typedef struct tn_cpu_attention {
 } tn_cpu_attention;
 /* For the query heads of one kv head and tokens at positions pos0 .. pos0 + n_tokens - 1 of one sequence:
  *   out = softmax(scale * q k^T [softcapped]) v over the positions <= its own (and inside the window).
- * Head h of token t: q + t * q_stride + h * k_dim (floats), out + t * out_stride + h * v_dim. Online softmax over pages,
+ * Head h (of all n_head) of token t: q + t * q_stride + h * k_dim (floats), out + t * out_stride + h * v_dim. Online softmax over pages,
  * in order, the same steps for a token whatever else is in the call. scratch: tn_attention_scratch bytes, 64-aligned. */
 typedef void tn_attention_fn(const tn_cpu_attention *a, int32_t kv_head, int32_t pos0, int32_t n_tokens, const float *q,
                              size_t q_stride, float *out, size_t out_stride, void *scratch);
 size_t tn_attention_scratch(int32_t n_head, int32_t n_kv, int32_t k_dim, int32_t v_dim);
+
+/* ---- recurrences: one token; called in the order of the sequence ---- */
+
+/* y[c] = sum over j of w[c * taps + j] * (the last `taps` inputs)[j][c] for columns [c0, c0 + n) of n_row. state:
+ * [taps - 1][n_row], the inputs before, oldest first; x is moved in. */
+typedef void tn_conv1d_fn(float *state, const float *w, const float *x, float *y, int32_t taps, int32_t n_row, int32_t c0,
+                          int32_t n);
+
+/* The gated delta rule of one head (Yang et al. 2024): state S [k_dim][v_dim];
+ *   S = e^g S;  d = beta * (v - S^T k);  S = S + k d^T;  out = S^T q / sqrt(k_dim)
+ * scratch: v_dim floats. */
+typedef void tn_delta_fn(float *state, const float *q, const float *k, const float *v, float g, float beta, float *out,
+                         int32_t k_dim, int32_t v_dim, float *scratch);
 
 #endif

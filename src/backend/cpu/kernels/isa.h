@@ -1,0 +1,21 @@
+/* One source, several instruction sets: a file NAME.isa.c is compiled once per set with -DTN_ISA=avx2 or avx512, and
+ * its public functions get that suffix: TN_ISA_NAME(tn_add) is tn_add__avx2 or tn_add__avx512. */
+#ifndef TN_CPU_ISA_H
+#define TN_CPU_ISA_H
+
+#define TN_ISA_JOIN_(f, isa) f##__##isa
+#define TN_ISA_JOIN(f, isa)  TN_ISA_JOIN_(f, isa)
+#define TN_ISA_NAME(f)       TN_ISA_JOIN(f, TN_ISA)
+
+/* Helpers whose arguments must become constants of the caller. */
+#define TN_INLINE static inline __attribute__((always_inline))
+
+/* Before a loop of at most 16 constant rounds that must become straight code, so that its arrays live in registers.
+ */
+#ifdef __clang__
+#define TN_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define TN_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+#endif
