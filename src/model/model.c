@@ -6,9 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 
-extern const tn_arch tn_arch_llama;
+extern const tn_arch tn_arch_llama, tn_arch_qwen2, tn_arch_qwen3, tn_arch_qwen3moe, tn_arch_qwen35, tn_arch_qwen35moe,
+    tn_arch_gemma3, tn_arch_gemma4;
 
-static const tn_arch *const archs[] = {&tn_arch_llama};
+static const tn_arch *const archs[] = {&tn_arch_llama,  &tn_arch_qwen2,     &tn_arch_qwen3,  &tn_arch_qwen3moe,
+                                       &tn_arch_qwen35, &tn_arch_qwen35moe, &tn_arch_gemma3, &tn_arch_gemma4};
 
 const tn_arch *tn_arch_find(tn_str name) {
     for (size_t i = 0; i < sizeof archs / sizeof *archs; i++)
@@ -87,13 +89,46 @@ static tn_status read_vocab(tn_hparams *hp, const tn_gguf *g, tn_error *err) {
     return TN_OK;
 }
 
+bool tn_hp_layer(const tn_gguf *g, const char *arch, const char *suffix, int32_t layer, double *out) {
+    char key[128];
+    const tn_gguf_kv *kv = tn_gguf_find(g, full_key(key, sizeof key, arch, suffix));
+    if (!kv || kv->type == TN_GGUF_STR) return false;
+    if (kv->type != TN_GGUF_ARRAY) {
+        bool is_float = kv->type == TN_GGUF_F32 || kv->type == TN_GGUF_F64;
+        *out = is_float ? kv->f : (double)kv->u;
+        return true;
+    }
+    if (kv->array.strs || (uint64_t)layer >= kv->array.n) return false;
+    *out = tn_gguf_array_number(&kv->array, (uint64_t)layer);
+    return true;
+}
+
+tn_status tn_hp_experts(tn_hparams *hp, const tn_gguf *g, const char *arch, tn_error *err) {
+    tn_status status = tn_hp_u32(g, arch, "expert_count", &hp->n_expert, err);
+    if (status == TN_OK) status = tn_hp_u32(g, arch, "expert_used_count", &hp->n_used, err);
+    if (status == TN_OK) status = tn_hp_u32(g, arch, "expert_feed_forward_length", &hp->n_ff_expert, err);
+    if (status != TN_OK) return status;
+    if (hp->n_expert > 4096 || hp->n_used > hp->n_expert || hp->n_used > 64)
+        return tn_fail(err, TN_ERR_INPUT, "%s: %d of %d experts are beyond reason", arch, hp->n_used, hp->n_expert);
+    return TN_OK;
+}
+
+tn_status tn_hp_check_heads(int32_t head_dim, int32_t v_dim, int32_t n_rot, tn_error *err) {
+    if (head_dim < 8 || head_dim > 512 || head_dim % 8 || v_dim < 8 || v_dim > 512 || v_dim % 8)
+        return tn_fail(err, TN_ERR_INPUT,
+                       "attention heads of %d and %d elements are not supported: multiples of 8 up to 512 are",
+                       head_dim, v_dim);
+    if (n_rot < 2 || n_rot > head_dim || n_rot % 2)
+        return tn_fail(err, TN_ERR_INPUT, "rotary positions over %d elements in heads of %d", n_rot, head_dim);
+    return TN_OK;
+}
+
 tn_status tn_hp_common(tn_hparams *hp, const tn_gguf *g, const char *arch, tn_error *err) {
     static const struct {
         const char *suffix;
         size_t at;
     } required[] = {{"block_count", offsetof(tn_hparams, n_layer)},
                     {"embedding_length", offsetof(tn_hparams, n_embd)},
-                    {"feed_forward_length", offsetof(tn_hparams, n_ff)},
                     {"attention.head_count", offsetof(tn_hparams, n_head)},
                     {"context_length", offsetof(tn_hparams, n_ctx_train)}};
     for (size_t i = 0; i < sizeof required / sizeof *required; i++) {
@@ -105,6 +140,7 @@ tn_status tn_hp_common(tn_hparams *hp, const tn_gguf *g, const char *arch, tn_er
     if (status != TN_OK) return status;
     if (hp->n_layer > 4096)
         return tn_fail(err, TN_ERR_INPUT, "%s.block_count is %d: out of range", arch, hp->n_layer);
+    tn_hp_u32_opt(g, arch, "feed_forward_length", &hp->n_ff); /* absent where layers differ or are all experts */
     hp->n_kv = hp->n_head;
     tn_hp_u32_opt(g, arch, "attention.head_count_kv", &hp->n_kv);
     hp->head_dim = hp->n_embd / hp->n_head;
@@ -116,14 +152,8 @@ tn_status tn_hp_common(tn_hparams *hp, const tn_gguf *g, const char *arch, tn_er
     read_rope(&hp->rope, g, arch, hp->n_ctx_train);
     if (hp->n_kv < 1 || hp->n_head % hp->n_kv)
         return tn_fail(err, TN_ERR_INPUT, "%d attention heads cannot share %d kv heads", hp->n_head, hp->n_kv);
-    if (hp->head_dim < 8 || hp->head_dim > 512 || hp->head_dim % 8 || hp->v_dim < 8 || hp->v_dim > 512 ||
-        hp->v_dim % 8)
-        return tn_fail(err, TN_ERR_INPUT,
-                       "attention heads of %d and %d elements are not supported: multiples of 8 up to 512 are",
-                       hp->head_dim, hp->v_dim);
-    if (hp->n_rot < 2 || hp->n_rot > hp->head_dim || hp->n_rot % 2)
-        return tn_fail(err, TN_ERR_INPUT, "%s.rope.dimension_count is %d in heads of %d", arch, hp->n_rot,
-                       hp->head_dim);
+    tn_status heads = tn_hp_check_heads(hp->head_dim, hp->v_dim, hp->n_rot, err);
+    if (heads != TN_OK) return heads;
     return read_vocab(hp, g, err);
 }
 
@@ -288,15 +318,14 @@ tn_val tn_linear(tn_build *b, tn_val x, int32_t n_out, const char *prefix, int32
     return tn_g_binary(b->g, TN_OP_ADD, y, tn_vector(b, n_out, bias, layer), tn_name(b, name, "bias"));
 }
 
-tn_val tn_rope_angles(tn_build *b, int32_t n_rot, tn_rope_params rope) {
-    if (!tn_has_tensor(b, "rope_freqs.weight", 0)) return tn_g_rope_table(b->g, NULL, n_rot, rope, "rope_table");
-    tn_val factors = tn_vector(b, n_rot / 2, "rope_freqs.weight", 0);
-    return tn_g_rope_table(b->g, &factors, n_rot, rope, "rope_table");
+tn_val tn_rope_angles(tn_build *b, int32_t n_rot, tn_rope_params rope, bool factors, const char *name) {
+    if (!factors || !tn_has_tensor(b, "rope_freqs.weight", 0)) return tn_g_rope_table(b->g, NULL, n_rot, rope, name);
+    tn_val f = tn_vector(b, n_rot / 2, "rope_freqs.weight", 0);
+    return tn_g_rope_table(b->g, &f, n_rot, rope, name);
 }
 
-tn_val tn_output_rows(tn_build *b, tn_val x) {
-    bool all = b->g->one_token || b->g->all_outputs;
-    return all ? x : tn_g_select_rows(b->g, x, "output_rows");
+tn_val tn_row_matrix(tn_build *b, int32_t n, const char *format, int32_t layer) {
+    return tn_matrix(b, 1, n, format, layer);
 }
 
 /* ---- the frame ---- */

@@ -13,6 +13,15 @@ typedef struct tn_hparams {
     int32_t n_rot;
     float eps;
     tn_rope_params rope;
+    float softcap;                         /* of the logits; 0: none */
+    int32_t n_expert, n_used, n_ff_expert; /* mixture of experts; 0: dense */
+    int32_t n_ff_shared;                   /* of the shared expert; 0: none */
+    int32_t window, period;                /* sliding window; every period-th layer is of the other kind */
+    int32_t head_dim_local, n_rot_local;   /* of layers with a window, where they differ */
+    tn_rope_params rope_local;
+    int32_t n_shared_kv;  /* layers at the end that read an earlier layer's cache */
+    int32_t n_embd_layer; /* width of per-layer embeddings; 0: none */
+    int32_t conv_kernel, delta_dim, delta_k_heads, delta_v_heads; /* gated delta net */
 } tn_hparams;
 
 typedef struct tn_arch tn_arch;
@@ -66,6 +75,12 @@ tn_status tn_hp_f32(const tn_gguf *g, const char *arch, const char *suffix, floa
 /* Optional ones leave *out as it is. */
 void tn_hp_u32_opt(const tn_gguf *g, const char *arch, const char *suffix, int32_t *out);
 void tn_hp_f32_opt(const tn_gguf *g, const char *arch, const char *suffix, float *out);
+/* A value that may be one number for all layers or an array with one for each; false where the key is absent. */
+bool tn_hp_layer(const tn_gguf *g, const char *arch, const char *suffix, int32_t layer, double *out);
+/* expert_count, expert_used_count, expert_feed_forward_length. */
+tn_status tn_hp_experts(tn_hparams *hp, const tn_gguf *g, const char *arch, tn_error *err);
+/* Whether heads of these sizes can be run. */
+tn_status tn_hp_check_heads(int32_t head_dim, int32_t v_dim, int32_t n_rot, tn_error *err);
 /* What every decoder has: layers, widths, heads, vocabulary, context, eps, rope with its scaling (linear, yarn). */
 tn_status tn_hp_common(tn_hparams *hp, const tn_gguf *g, const char *arch, tn_error *err);
 
@@ -85,10 +100,10 @@ typedef struct tn_part {
 tn_val tn_matrix_part(tn_build *b, tn_part part, int32_t n_in, const char *format, int32_t layer, const char *what);
 /* x w^T (+ bias where the file has one): the tensors PREFIX.weight and PREFIX.bias. */
 tn_val tn_linear(tn_build *b, tn_val x, int32_t n_out, const char *prefix, int32_t layer, const char *name);
-/* The cos and sin of this step's positions, with the file's rope_freqs.weight where it has one. */
-tn_val tn_rope_angles(tn_build *b, int32_t n_rot, tn_rope_params rope);
-/* The rows whose logits are asked for. */
-tn_val tn_output_rows(tn_build *b, tn_val x);
+/* The cos and sin of this step's positions, with the file's rope_freqs.weight where it has one and `factors` is set. */
+tn_val tn_rope_angles(tn_build *b, int32_t n_rot, tn_rope_params rope, bool factors, const char *name);
+/* A vector that is multiplied by: a matrix of one row. */
+tn_val tn_row_matrix(tn_build *b, int32_t n, const char *format, int32_t layer);
 /* "name.part" (or "l3.name" where part is NULL and in a layer), kept as long as the graph. */
 const char *tn_name(tn_build *b, const char *name, const char *part);
 bool tn_has_tensor(const tn_build *b, const char *format, int32_t layer);
