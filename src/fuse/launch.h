@@ -18,6 +18,8 @@ typedef enum tn_kind {
     TN_KIND_LIMIT
 } tn_kind;
 
+enum { TN_LAUNCH_MAX = 32 }; /* nodes in a launch */
+
 const char *tn_kind_name(int kind);
 
 typedef struct tn_launch {

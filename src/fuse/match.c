@@ -195,6 +195,7 @@ static const char *refused(const search *s) {
     if (!why && s->rule->legal) why = s->rule->legal(s->w->g, s->m);
     if (why) return why;
     int32_t n = tn_match_nodes(s->m, s->w);
+    if (n > TN_LAUNCH_MAX) return "too many nodes for one launch";
     return s->w->query.find(s->w->query.device, s->w->g, s->w->scratch, n);
 }
 

@@ -7,14 +7,14 @@
 #ifndef TN_PLAN_FORM_H
 #define TN_PLAN_FORM_H
 
-#include "graph/graph.h"
+#include "fuse/launch.h"
 
 typedef enum tn_form_kind { TN_FORM_ROWS, TN_FORM_MATMULS, TN_FORM_ATTEND, TN_FORM_SCAN } tn_form_kind;
 
 /* Of a node: before the core, the core itself (a matmul, the attention, ...), or on its results. In rows all are before. */
 typedef enum tn_role { TN_BEFORE, TN_CORE, TN_AFTER } tn_role;
 
-enum { TN_FORM_MAX_NODES = 32 };
+enum { TN_FORM_MAX_NODES = TN_LAUNCH_MAX };
 
 typedef struct tn_form {
     tn_form_kind kind;

@@ -21,20 +21,37 @@ static int32_t last_use(const tn_plan *p, int32_t node, int32_t out) {
     return last;
 }
 
+/* Whether a node of a launch comes after its core (a matmul or what reads a state), by data flow. Without a core, true. */
+static bool after_core(const tn_plan *p, const tn_launch *l, int32_t node) {
+    const tn_graph *g = &p->graph;
+    bool core = false, after[TN_LAUNCH_MAX] = {0}, found = false;
+    for (int32_t i = 0; i < l->n; i++) {
+        const tn_node *n = &g->nodes[l->nodes[i]];
+        bool is_core = tn_ops[n->op].class == TN_MATMUL || tn_ops[n->op].class == TN_STATE;
+        core |= is_core;
+        after[i] = is_core;
+        for (int32_t j = 0; j < i; j++)
+            for (int k = 0; k < n->n_src; k++) after[i] |= after[j] && n->src[k].node == l->nodes[j];
+        found |= after[i] && l->nodes[i] == node;
+    }
+    return !core || found;
+}
+
 /* Whether `v` may be written over `u` in launch l: both whole rows of one shape, and everything in the launch that reads u
  * is an element op no later than v's own node. Then column c of u is read for the last time before column c of v is
- * written, in whatever tiles the kernel works. */
+ * written, in whatever tiles the kernel works. What stands before a core is excluded: workers may do it again and again. */
 static bool may_replace(const tn_plan *p, int32_t l, const interval *v, const interval *u) {
     const tn_graph *g = &p->graph;
     const tn_shape *a = &g->nodes[v->node].out[v->out], *b = &g->nodes[u->node].out[u->out];
     if (a->dtype != TN_F32 || b->dtype != TN_F32 || a->rows != b->rows || a->cols != b->cols) return false;
-    if (tn_ops[g->nodes[v->node].op].class != TN_ELEMENT) return false;
     const tn_launch *launch = &p->partition.launch[l];
+    if (tn_ops[g->nodes[v->node].op].class != TN_ELEMENT || !after_core(p, launch, v->node)) return false;
     for (int32_t i = 0; i < launch->n; i++) {
         const tn_node *n = &g->nodes[launch->nodes[i]];
         for (int k = 0; k < n->n_src; k++) {
             if (n->src[k].node != u->node || n->src[k].out != u->out) continue;
-            if (tn_ops[n->op].class != TN_ELEMENT || launch->nodes[i] > v->node || n->src[k].cols != b->cols)
+            if (tn_ops[n->op].class != TN_ELEMENT || launch->nodes[i] > v->node || n->src[k].cols != b->cols ||
+                !after_core(p, launch, launch->nodes[i]))
                 return false;
         }
     }
