@@ -35,11 +35,11 @@ tn_val tn_gated_ffn(tn_build *b, tn_val n, tn_op act, int32_t n_ff, const char *
     snprintf(gate, sizeof gate, "blk.%%d.ffn_gate%s", suffix);
     snprintf(up, sizeof up, "blk.%%d.ffn_up%s", suffix);
     snprintf(down, sizeof down, "blk.%%d.ffn_down%s", suffix);
-    tn_val g = tn_linear(b, n, n_ff, gate, layer, gate + 11);
-    tn_val u = tn_linear(b, n, n_ff, up, layer, up + 11);
+    tn_val g = tn_linear_ffn(b, n, n_ff, gate, layer, gate + 11);
+    tn_val u = tn_linear_ffn(b, n, n_ff, up, layer, up + 11);
     tn_val a = tn_g_unary(b->g, act, g, tn_name(b, gate + 11, "act"));
     a = tn_g_binary(b->g, TN_OP_MUL, a, u, tn_name(b, up + 11, "gated"));
-    return tn_linear(b, a, b->hp->n_embd, down, layer, down + 11);
+    return tn_linear_ffn(b, a, b->hp->n_embd, down, layer, down + 11);
 }
 
 tn_val tn_moe(tn_build *b, tn_val n, tn_val probs, const tn_val *scale, int32_t layer, const tn_moe_spec *m) {

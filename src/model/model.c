@@ -309,13 +309,35 @@ const char *tn_name(tn_build *b, const char *name, const char *part) {
     return s ? s : name;
 }
 
-tn_val tn_linear(tn_build *b, tn_val x, int32_t n_out, const char *prefix, int32_t layer, const char *name) {
-    char weight[96], bias[96];
-    snprintf(weight, sizeof weight, "%s.weight", prefix);
+static tn_val add_bias(tn_build *b, tn_val y, const char *prefix, int32_t layer, const char *name) {
+    char bias[96];
     snprintf(bias, sizeof bias, "%s.bias", prefix);
-    tn_val y = tn_g_matmul(b->g, x, tn_matrix(b, n_out, x.cols, weight, layer), name);
     if (!tn_has_tensor(b, bias, layer)) return y;
-    return tn_g_binary(b->g, TN_OP_ADD, y, tn_vector(b, n_out, bias, layer), tn_name(b, name, "bias"));
+    return tn_g_binary(b->g, TN_OP_ADD, y, tn_vector(b, y.cols, bias, layer), tn_name(b, name, "bias"));
+}
+
+tn_val tn_apply_scale(tn_build *b, tn_val y, const char *prefix, int32_t layer, const char *name) {
+    char format[96], scale[96];
+    snprintf(format, sizeof format, "%s.scale", prefix);
+    const tn_gguf_tensor *t = tn_gguf_tensor_find(b->file, tensor_name(scale, sizeof scale, format, layer));
+    if (!t || t->ne[0] != 1 || t->n_dims != 1) return y;
+    return tn_g_binary(b->g, TN_OP_MUL, y, tn_vector(b, 1, format, layer), tn_name(b, name, "scale"));
+}
+
+static tn_val product(tn_build *b, tn_val x, int32_t n_out, const char *prefix, int32_t layer, const char *name) {
+    char weight[96];
+    snprintf(weight, sizeof weight, "%s.weight", prefix);
+    return tn_g_matmul(b->g, x, tn_matrix(b, n_out, x.cols, weight, layer), name);
+}
+
+tn_val tn_linear(tn_build *b, tn_val x, int32_t n_out, const char *prefix, int32_t layer, const char *name) {
+    tn_val y = tn_apply_scale(b, product(b, x, n_out, prefix, layer, name), prefix, layer, name);
+    return add_bias(b, y, prefix, layer, name);
+}
+
+tn_val tn_linear_ffn(tn_build *b, tn_val x, int32_t n_out, const char *prefix, int32_t layer, const char *name) {
+    tn_val y = add_bias(b, product(b, x, n_out, prefix, layer, name), prefix, layer, name);
+    return tn_apply_scale(b, y, prefix, layer, name);
 }
 
 tn_val tn_rope_angles(tn_build *b, int32_t n_rot, tn_rope_params rope, bool factors, const char *name) {

@@ -98,8 +98,12 @@ typedef struct tn_part {
     int32_t first, block, pitch, n, experts;
 } tn_part;
 tn_val tn_matrix_part(tn_build *b, tn_part part, int32_t n_in, const char *format, int32_t layer, const char *what);
-/* x w^T (+ bias where the file has one): the tensors PREFIX.weight and PREFIX.bias. */
+/* scale * x w^T + bias, scale and bias where the file has them: the tensors PREFIX.weight, .scale (one number), .bias. */
 tn_val tn_linear(tn_build *b, tn_val x, int32_t n_out, const char *prefix, int32_t layer, const char *name);
+/* scale * (x w^T + bias): the order that feed-forward blocks have. */
+tn_val tn_linear_ffn(tn_build *b, tn_val x, int32_t n_out, const char *prefix, int32_t layer, const char *name);
+/* y times PREFIX.scale, a factor for a whole matrix, where the file has one. */
+tn_val tn_apply_scale(tn_build *b, tn_val y, const char *prefix, int32_t layer, const char *name);
 /* The cos and sin of this step's positions, with the file's rope_freqs.weight where it has one and `factors` is set. */
 tn_val tn_rope_angles(tn_build *b, int32_t n_rot, tn_rope_params rope, bool factors, const char *name);
 /* A vector that is multiplied by: a matrix of one row. */

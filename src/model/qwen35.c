@@ -55,7 +55,8 @@ static tn_val full_attention(tn_build *b, tn_val n, tn_val table, int32_t i) {
     tn_val gate = tn_g_matmul(g, n, tn_matrix_part(b, part, n.cols, "blk.%d.attn_q.weight", i, "gate"), "gate");
     tn_val k = tn_linear(b, n, hp->n_kv * d, "blk.%d.attn_k", i, "k");
     tn_val v = tn_linear(b, n, hp->n_kv * d, "blk.%d.attn_v", i, "v");
-    gate = tn_g_unary(g, TN_OP_SIGMOID, gate, "gate_sigmoid");
+    q = tn_apply_scale(b, q, "blk.%d.attn_q", i, "q");
+    gate = tn_g_unary(g, TN_OP_SIGMOID, tn_apply_scale(b, gate, "blk.%d.attn_q", i, "gate"), "gate_sigmoid");
     tn_val o = tn_g_binary(g, TN_OP_MUL, tn_attend(b, q, k, v, table, i, &heads), gate, "attention_gated");
     return tn_linear(b, o, hp->n_embd, "blk.%d.attn_output", i, "o");
 }
