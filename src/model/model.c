@@ -295,6 +295,31 @@ tn_val tn_vector(tn_build *b, int32_t n, const char *format, int32_t layer) {
     return elements(b, 1, n, format, layer);
 }
 
+tn_val tn_vector_part(tn_build *b, tn_part part, const char *format, int32_t layer, const char *what) {
+    char name[96], view[128];
+    int64_t all = (int64_t)part.pitch * part.n;
+    const tn_gguf_tensor *t = find_tensor(b, tensor_name(name, sizeof name, format, layer), all, 1, 1);
+    if (!t) return b->tokens;
+    if (t->type != TN_TYPE_F32)
+        return build_error(
+            b, tn_fail(b->err, TN_ERR_INPUT, "tensor %s has type %s; F32 was expected", name, tn_type_name(t->type)));
+    snprintf(view, sizeof view, "%s:%s", name, what);
+    size_t n = (size_t)part.block * (size_t)part.n;
+    float *data = tn_arena_alloc(&b->weights->arena, n * sizeof *data); /* short: a copy is simpler than a view */
+    if (!data) return build_error(b, tn_fail_memory(b->err));
+    for (size_t i = 0; i < (size_t)part.n; i++)
+        memcpy(data + i * (size_t)part.block, (const float *)t->data + i * (size_t)part.pitch + part.first,
+               (size_t)part.block * sizeof *data);
+    return weight_node(b, &(tn_weight){.name = view,
+                                       .type = TN_TYPE_F32,
+                                       .n_out = 1,
+                                       .n_in = (int32_t)n,
+                                       .n_expert = 1,
+                                       .data = data,
+                                       .bytes = n * sizeof *data,
+                                       .elements = true});
+}
+
 tn_val tn_taps(tn_build *b, int32_t n_out, int32_t n_in, const char *format, int32_t layer) {
     return elements(b, n_out, n_in, format, layer);
 }

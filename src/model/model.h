@@ -98,6 +98,8 @@ typedef struct tn_part {
     int32_t first, block, pitch, n, experts;
 } tn_part;
 tn_val tn_matrix_part(tn_build *b, tn_part part, int32_t n_in, const char *format, int32_t layer, const char *what);
+/* The same of a vector's elements. */
+tn_val tn_vector_part(tn_build *b, tn_part part, const char *format, int32_t layer, const char *what);
 /* scale * x w^T + bias, scale and bias where the file has them: the tensors PREFIX.weight, .scale (one number), .bias. */
 tn_val tn_linear(tn_build *b, tn_val x, int32_t n_out, const char *prefix, int32_t layer, const char *name);
 /* scale * (x w^T + bias): the order that feed-forward blocks have. */

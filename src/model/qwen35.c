@@ -37,7 +37,16 @@ static bool is_recurrent(const tn_build *b, const char *arch, int32_t i) {
     return tn_hp_layer(b->file, arch, "attention.recurrent_layers", i, &v) ? v != 0 : (i + 1) % b->hp->period != 0;
 }
 
-/* sigmoid(w_g n) * attention(rope(norm(w_q n)), rope(norm(w_k n)), w_v n); the file packs w_q and w_g head by head. */
+/* The file packs w_q and w_g head by head in one tensor, and their biases where there are any; a scale is for both. */
+static tn_val packed_linear(tn_build *b, tn_val n, tn_part part, int32_t i, const char *name) {
+    tn_val y = tn_g_matmul(b->g, n, tn_matrix_part(b, part, n.cols, "blk.%d.attn_q.weight", i, name), name);
+    y = tn_apply_scale(b, y, "blk.%d.attn_q", i, name);
+    if (!tn_has_tensor(b, "blk.%d.attn_q.bias", i)) return y;
+    tn_val bias = tn_vector_part(b, part, "blk.%d.attn_q.bias", i, name);
+    return tn_g_binary(b->g, TN_OP_ADD, y, bias, tn_name(b, name, "bias"));
+}
+
+/* sigmoid(w_g n) * attention(rope(norm(w_q n)), rope(norm(w_k n)), w_v n) */
 static tn_val full_attention(tn_build *b, tn_val n, tn_val table, int32_t i) {
     const tn_hparams *hp = b->hp;
     tn_graph *g = b->g;
@@ -49,14 +58,11 @@ static tn_val full_attention(tn_build *b, tn_val n, tn_val table, int32_t i) {
                                .scale = 1.0f / sqrtf((float)d),
                                .neox = true,
                                .qk_norm = true};
-    tn_part part = {.block = d, .pitch = 2 * d, .n = hp->n_head};
-    tn_val q = tn_g_matmul(g, n, tn_matrix_part(b, part, n.cols, "blk.%d.attn_q.weight", i, "q"), "q");
-    part.first = d;
-    tn_val gate = tn_g_matmul(g, n, tn_matrix_part(b, part, n.cols, "blk.%d.attn_q.weight", i, "gate"), "gate");
+    tn_val q = packed_linear(b, n, (tn_part){.block = d, .pitch = 2 * d, .n = hp->n_head}, i, "q");
+    tn_val gate = packed_linear(b, n, (tn_part){.first = d, .block = d, .pitch = 2 * d, .n = hp->n_head}, i, "gate");
     tn_val k = tn_linear(b, n, hp->n_kv * d, "blk.%d.attn_k", i, "k");
     tn_val v = tn_linear(b, n, hp->n_kv * d, "blk.%d.attn_v", i, "v");
-    q = tn_apply_scale(b, q, "blk.%d.attn_q", i, "q");
-    gate = tn_g_unary(g, TN_OP_SIGMOID, tn_apply_scale(b, gate, "blk.%d.attn_q", i, "gate"), "gate_sigmoid");
+    gate = tn_g_unary(g, TN_OP_SIGMOID, gate, "gate_sigmoid");
     tn_val o = tn_g_binary(g, TN_OP_MUL, tn_attend(b, q, k, v, table, i, &heads), gate, "attention_gated");
     return tn_linear(b, o, hp->n_embd, "blk.%d.attn_output", i, "o");
 }
