@@ -12,6 +12,7 @@ typedef struct driver {
     tn_partition *out;
     const tn_rule *rules[MAX_RULES]; /* in table order */
     int32_t n_rules;
+    int32_t pass;
 } driver;
 
 static const char *const kind_names[] = {
@@ -73,14 +74,13 @@ static bool log_reject(driver *d, int32_t rule, const char *why, int32_t node) {
     const char *example = d->w.g->nodes[node].name;
     for (tn_reject *r = log->rejects; r; r = r->next) {
         if (strcmp(r->reason, why)) continue;
-        r->count++;
-        r->example = example;
+        r->count += r->pass == d->pass; /* a later pass meets most of them again */
         return true;
     }
     tn_reject *r = tn_arena_alloc(&d->out->arena, sizeof *r);
     const char *reason = tn_arena_printf(&d->out->arena, "%s", why);
     if (!r || !reason) return false;
-    *r = (tn_reject){reason, example, 1, log->rejects};
+    *r = (tn_reject){reason, example, 1, d->pass, log->rejects};
     log->rejects = r;
     return true;
 }
@@ -135,9 +135,9 @@ static bool run_variant(driver *d, int32_t rule, unsigned absent, bool *changed)
 static bool run_table(driver *d, int32_t first, int32_t n) {
     for (bool changed = true; changed;) {
         changed = false;
+        d->pass++;
         for (int32_t r = first; r < first + n; r++) {
             if (!d->out->log[r].on) continue;
-            d->out->log[r].rejects = NULL; /* the last pass is the one that counts */
             unsigned opt = optional_lines(d->rules[r]);
             for (unsigned absent = 0;; absent = (absent - opt) & opt) { /* all subsets of opt, from none */
                 if (!run_variant(d, r, absent, &changed)) return false;

@@ -32,8 +32,8 @@ typedef struct tn_launch {
 /* Why a rule that found its pattern, or most of it, did not fire. */
 typedef struct tn_reject {
     const char *reason;  /* owned by the partition */
-    const char *example; /* the node it was last said of */
-    int32_t count;
+    const char *example; /* the node it was first said of */
+    int32_t count, pass; /* how often, in the pass that first met it */
     struct tn_reject *next;
 } tn_reject;
 

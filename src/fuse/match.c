@@ -11,7 +11,7 @@ typedef struct search {
     const tn_rule *rule;
     unsigned absent;
     tn_line line[TN_MAX_LINES]; /* of this variant: absent lines are gone, their slots renamed */
-    char src[TN_MAX_LINES][8];
+    char src[TN_MAX_LINES][8], out[8]; /* sources, and slots that may be used outside, renamed likewise */
     int n;
     int deepest; /* the lowest line that did not match; -1: all did, but the match was refused */
     const char *why;
@@ -40,6 +40,7 @@ static void choose_lines(search *s) {
         s->line[s->n].src = s->src[s->n];
         s->n++;
     }
+    for (size_t k = 0; rule->out && rule->out[k]; k++) s->out[k] = as[(int)rule->out[k]];
 }
 
 static bool in_match(const tn_match *m, int32_t launch) {
@@ -170,7 +171,7 @@ static const char *illegal(const search *s) {
     const tn_match *m = s->m;
     for (int i = 0; i < s->n - 1; i++) {
         char slot = s->line[i].slot;
-        if (s->rule->out && strchr(s->rule->out, slot)) continue;
+        if (strchr(s->out, slot)) continue;
         if (m->bound[slot - 'A'] && leaks(m, s->w, m->slot[slot - 'A'])) return "a value inside is also used outside";
     }
     return convex(m, s->w) ? NULL : "a path leaves the region and comes back";

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/str.h"
+#include "text/span.h"
 
 #include <jansson.h>
 
@@ -13,13 +14,6 @@ typedef struct tn_template tn_template;
 tn_status tn_template_open(tn_template **out, tn_str source, tn_error *err);
 void tn_template_close(tn_template **t);
 
-/* A rendered text in pieces: `from_input` marks bytes that came from string values of the messages (or of other input
- * variables marked so), which must never be read as control tokens. */
-typedef struct tn_span {
-    size_t begin, end; /* bytes of the rendered text */
-    bool from_input;
-} tn_span;
-
 typedef struct tn_rendered {
     tn_buf text;
     tn_span *spans; /* in order, covering the text */
@@ -27,8 +21,9 @@ typedef struct tn_rendered {
 } tn_rendered;
 void tn_rendered_free(tn_rendered *r);
 
-/* Renders with the given variables (a JSON object: messages, add_generation_prompt, bos_token, eos_token, tools, ...).
- * Strings anywhere below the top-level key "messages" (except values of the key "role") and "tools" are input. */
+/* Renders with the given variables (a JSON object: messages, add_generation_prompt, bos_token, eos_token, tools,
+ * ...). Strings anywhere below the top-level keys "messages" (except the "role" of a message) and "tools" are input.
+ */
 tn_status tn_template_render(const tn_template *t, const json_t *variables, tn_rendered *out, tn_error *err);
 
 #endif

@@ -35,7 +35,7 @@ static void describe(const tn_device *device, const tn_graph *g, const int32_t *
         const char *now = NULL;
         if (node && tn_ops[node->op].class == TN_MATMUL) {
             const tn_weight *w = tn_src_weight(g, node->src[1]);
-            now = tn_cpu_matmul_for(device, w, tn_shape_of(g, node->src[0])->dtype)->name;
+            now = tn_cpu_matmul_for(device, w, tn_shape_of(g, node->src[0])->dtype)->name + strlen("tn_");
         } else if (node) {
             now = tn_ops[node->op].name;
         }

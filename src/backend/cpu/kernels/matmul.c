@@ -18,12 +18,13 @@ static void decode_q8(const uint8_t *row, int32_t n_in, int32_t c, int32_t n, fl
     for (int32_t i = 0; i < n; i++) dst[i] = d[(c + i) / 32] * (float)((const int8_t *)row)[c + i];
 }
 
+/* A row past the last one is padding, as in a tile: zeros. */
 static void matmul_ref(const tn_cpu_weight *w, int32_t r, decode_fn *decode, const uint8_t *x, size_t x_stride,
                        int32_t n_tokens, float *dst, size_t ld) {
     const tn_type_info *type = tn_type_get(w->type);
     double sum[SHARE] = {0};
     float wf[STEP], xf[STEP];
-    for (int32_t c = 0; c < w->n_in; c += STEP) {
+    for (int32_t c = 0; r < w->n_out && c < w->n_in; c += STEP) {
         int32_t n = w->n_in - c < STEP ? w->n_in - c : STEP;
         const uint8_t *row = (const uint8_t *)w->data + (size_t)r * w->stride;
         type->decode(row + (size_t)(c / type->block) * (size_t)type->bytes, wf, (size_t)n);

@@ -1,0 +1,118 @@
+/* tenon bench: tokens a second, measured as llama-bench does: random tokens, a prompt in steps of -ub (pp) or one
+ * token after the other (tg), behind so many in the cache (@ d), a run to warm up and -r that count. */
+#include "engine.h"
+#include "out.h"
+#include "table.h"
+#include "verbs.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* The values of one option of the grid; where none was given, its default. */
+static cli_ints or_default(cli_ints given, int32_t *fallback) {
+    return given.n ? given : (cli_ints){fallback, 1};
+}
+
+static int32_t cores(void) {
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+}
+
+static void random_ids(int32_t *ids, size_t n, int32_t n_vocab) {
+    uint32_t state = 1; /* Numerical Recipes' generator: any ids will do, the same each time */
+    for (size_t i = 0; i < n; i++) {
+        state = state * 1664525u + 1013904223u;
+        ids[i] = (int32_t)((state >> 8) % (uint32_t)n_vocab);
+    }
+}
+
+/* Brings the cache to `depth` tokens. */
+static tn_status prepare(cli_engine *e, const int32_t *ids, int32_t depth, tn_error *err) {
+    int32_t length = tn_sequence_length(e->session, 0);
+    if (length > depth && tn_sequence_cut(e->session, 0, depth, err) == TN_OK) return TN_OK;
+    if (length == depth) return TN_OK;
+    tn_status status = tn_sequence_cut(e->session, 0, 0, err); /* a state that cannot be cut is made anew */
+    return status ? status : cli_feed(e, ids, (size_t)depth, err);
+}
+
+/* One run, timed: a prompt, or a token after the other. */
+static tn_status time_run(cli_engine *e, const bench_row *r, const int32_t *ids, double *seconds, tn_error *err) {
+    tn_status status = prepare(e, ids, r->n_depth, err);
+    double start = cli_seconds();
+    if (!status && r->n_prompt) status = cli_feed(e, ids, (size_t)r->n_prompt, err);
+    for (int32_t i = 0; i < r->n_gen && !status; i++) status = cli_feed(e, ids + i, 1, err);
+    *seconds = cli_seconds() - start;
+    return status;
+}
+
+/* A test on the open model: its session, the warm-up, the runs, a row of the table. */
+static tn_status run_test(cli_engine *e, bench_table *table, bench_row *r, tn_error *err) {
+    const cli_options *o = e->o;
+    int32_t n = r->n_prompt + r->n_gen;
+    size_t n_ids = (size_t)(n > r->n_depth ? n : r->n_depth);
+    int32_t *ids = cli_realloc(NULL, n_ids * sizeof *ids);
+    cli_session_wish wish = {.n_ctx = r->n_depth + n, .n_ubatch = o->n_ubatch, .fuse = r->fuse};
+    double unused;
+    tn_status status = cli_open_session(e, &wish, err);
+    if (status) goto done;
+    random_ids(ids, n_ids, e->about.n_vocab);
+    r->about = &e->about;
+    r->info = &e->info;
+    r->seconds = cli_realloc(NULL, (size_t)o->repetitions * sizeof *r->seconds);
+    if (!o->no_warmup) {
+        bench_row warm = *r;
+        if (warm.n_gen) warm.n_gen = 1;
+        status = time_run(e, &warm, ids, &unused, err);
+    }
+    r->started = time(NULL);
+    for (int32_t i = 0; i < o->repetitions && !status; i++) {
+        status = time_run(e, r, ids, &r->seconds[i], err);
+        r->n_runs = i + 1;
+    }
+    if (!status) bench_table_row(table, r);
+done:
+    tn_session_close(&e->session);
+    free(r->seconds);
+    free(ids);
+    return status;
+}
+
+/* All tests of one model with so many threads: depth by depth, prompts, then generations, each with every fusion. */
+static tn_status run_model(const cli_options *o, const char *path, int32_t threads, bench_table *table,
+                           tn_error *err) {
+    int32_t depth = 0, prompt = 512, gen = 128;
+    cli_ints depths = or_default(o->depths, &depth);
+    cli_ints tests[] = {or_default(o->prompts, &prompt), or_default(o->gens, &gen)};
+    char *all = "all";
+    cli_words fuses = o->fuses.n ? o->fuses : (cli_words){&all, 1};
+    cli_engine e = {0};
+    cli_session_wish wish = {.path = path, .threads = threads};
+    tn_status status = cli_open_model(&e, o, &wish, err);
+    for (size_t d = 0; d < depths.n; d++)
+        for (size_t t = 0; t < 2; t++)
+            for (size_t i = 0; i < tests[t].n; i++)
+                for (size_t f = 0; f < fuses.n && !status && tests[t].v[i]; f++) {
+                    bench_row row = {.path = path, .threads = threads ? threads : cores(), .fuse = fuses.v[f]};
+                    row.n_depth = depths.v[d];
+                    *(t == 0 ? &row.n_prompt : &row.n_gen) = tests[t].v[i];
+                    status = run_test(&e, table, &row, err);
+                }
+    if (!status) cli_note_memory(&e);
+    cli_close(&e);
+    return status;
+}
+
+tn_status cli_bench(const cli_options *o, tn_error *err) {
+    int32_t any = 0;
+    cli_ints threads = or_default(o->thread_counts, &any);
+    bench_table table = {.o = o};
+    tn_status status = TN_OK;
+    bench_table_begin(&table);
+    for (size_t m = 0; m < o->models.n; m++)
+        for (size_t t = 0; t < threads.n && !status; t++)
+            status = run_model(o, o->models.v[m], threads.v[t], &table, err);
+    bench_table_end(&table);
+    return status;
+}

@@ -1,0 +1,308 @@
+/* The option table of all verbs, and what is made from it: parsing, the texts of -h, and the errors for options that
+ * are unknown, of another verb, or without a sensible value. */
+#include "options.h"
+#include "out.h"
+#include "verbs.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef enum option_type {
+    FLAG,   /* bool */
+    TEXT,   /* const char * */
+    INT,    /* int32_t in [min, max] */
+    SEED,   /* int64_t in [min, max] */
+    REAL,   /* float in [min, max] */
+    CHOICE, /* int: the index in arg, which lists the words */
+    INTS,   /* cli_ints: 1,2,3 or "1 2 3", each in [min, max] */
+    WORDS,  /* cli_words: a,b */
+    FUSES,  /* cli_words: where "all" or "none" is among a,b each word is a value, else the whole is one */
+} option_type;
+
+typedef struct option {
+    const char *name, *alias, *arg;
+    unsigned verbs, needed_by;
+    option_type type;
+    size_t at;
+    double min, max;
+    const char *help;
+} option;
+
+#define AT(field) offsetof(cli_options, field)
+enum {
+    ONE_MODEL = RUN | LOGITS | TOKENIZE | TEMPLATE | EXPLAIN | VERIFY,
+    /* tokenize and template open no device, but take the common options as the others do */
+    STEPS = RUN | LOGITS | EXPLAIN | BENCH | TOKENIZE | TEMPLATE,
+    DEVICE = STEPS | VERIFY,
+    FACTS = RUN | TOKENIZE | TEMPLATE | INSPECT | EXPLAIN | VERIFY | BENCH | DOCTOR,
+};
+
+/* A name may have several rows, as long as no verb has two of them. */
+/* clang-format off */
+static const option options[] = {
+    /* model and device */
+    {"-m", "--model", "FILE", ONE_MODEL, ONE_MODEL & ~VERIFY, TEXT, AT(model), 0, 0, "the model, a GGUF file"},
+    {"-m", "--model", "FILE[,FILE]", BENCH, BENCH, WORDS, AT(models), 0, 0, "the models"},
+    {"-b", "--backend", "NAME", DEVICE, 0, TEXT, AT(backend), 0, 0, "cpu (default), cpu:ref, cpu:avx2, cpu:avx512, webgpu, cuda[:N]"},
+    {"-t", "--threads", "N", DEVICE & ~BENCH, 0, INT, AT(threads), 1, 1024, "CPU threads (default: one per core)"},
+    {"-t", "--threads", "N[,N]", BENCH, 0, INTS, AT(thread_counts), 1, 1024, "CPU threads (default: one per core)"},
+    {"-c", "--ctx-size", "N", STEPS & ~BENCH, 0, INT, AT(n_ctx), 0, INT32_MAX, "context in tokens (0, the default: 4096 or the model's, whichever is less)"},
+    {"-ub", "--ubatch-size", "N", STEPS, 0, INT, AT(n_ubatch), 1, INT32_MAX, "tokens in one prefill step (default: 512)"},
+    {"--kv-type", NULL, "f16|q8_0|f32", STEPS, 0, CHOICE, AT(kv_type), 0, 0, "what the cache holds (default: f16)"},
+    {"--act", NULL, "int8|f32", STEPS, 0, CHOICE, AT(act), 0, 0, "whether matmuls may quantise their activations (default: int8)"},
+    {"--fuse", NULL, "RULES", STEPS & ~BENCH, 0, TEXT, AT(fuse), 0, 0, "all (default), none, RULE,RULE or -RULE,-RULE"},
+    {"--fuse", NULL, "RULES", BENCH, 0, FUSES, AT(fuses), 0, 0, "all (default), none, all,none for both, RULE,RULE or -RULE,-RULE"},
+    {"-ngl", "--gpu-layers", "N", STEPS, 0, TEXT, AT(gpu_layers), 0, 0, "accepted for llama.cpp's sake: all layers run on the backend"},
+
+    /* what goes in */
+    {"-p", "--prompt", "TEXT", RUN | TOKENIZE, 0, TEXT, AT(prompt), 0, 0, "the prompt"},
+    {"-f", "--file", "FILE", RUN | TOKENIZE, 0, TEXT, AT(file), 0, 0, "a file with the prompt; - is stdin"},
+    {"-f", "--file", "FILE", TEMPLATE, TEMPLATE, TEXT, AT(file), 0, 0, "JSON: messages, or an object with messages and more variables; - is stdin"},
+    {"--ids", NULL, "1,2,3", RUN, 0, INTS, AT(ids), 0, INT32_MAX, "the prompt as tokens"},
+    {"--ids", NULL, "1,2,3", LOGITS, LOGITS, INTS, AT(ids), 0, INT32_MAX, "the tokens"},
+    {"--ids", NULL, NULL, TEMPLATE, 0, FLAG, AT(want_ids), 0, 0, "print the tokens in place of the text"},
+    {"--raw", NULL, NULL, RUN, 0, FLAG, AT(raw), 0, 0, "do not apply the chat template"},
+    {"-sys", "--system-prompt", "TEXT", RUN, 0, TEXT, AT(system), 0, 0, "a system message for the chat template"},
+    {"--chat-template", NULL, "FILE", RUN | TEMPLATE, 0, TEXT, AT(chat_template), 0, 0, "a Jinja template in place of the model's"},
+    {"--no-bos", NULL, NULL, TOKENIZE, 0, FLAG, AT(no_bos), 0, 0, "do not add what the model's flags ask for (BOS, EOS)"},
+    {"--no-special", NULL, NULL, TOKENIZE, 0, FLAG, AT(no_special), 0, 0, "control tokens written in the text are plain text"},
+    {"--decode", NULL, "1,2,3", TOKENIZE, 0, INTS, AT(decode), 0, INT32_MAX, "print the text of these tokens"},
+
+    /* generation */
+    {"-n", "--n-predict", "N", RUN, 0, INT, AT(n_predict), -1, INT32_MAX, "tokens to generate at most (default: -1, no limit)"},
+    {"--ignore-eos", NULL, NULL, RUN, 0, FLAG, AT(ignore_eos), 0, 0, "go on after a token that ends a text"},
+    {"--temp", NULL, "X", RUN, 0, REAL, AT(sampler.temp), 0, 1e6, "temperature (default: 0.8; 0: always the likeliest token)"},
+    {"--top-k", NULL, "N", RUN, 0, INT, AT(sampler.top_k), 0, INT32_MAX, "draw from the N likeliest (default: 40; 0: off)"},
+    {"--top-p", NULL, "X", RUN, 0, REAL, AT(sampler.top_p), 0, 1, "draw from the likeliest that make up X (default: 0.95; 1: off)"},
+    {"--min-p", NULL, "X", RUN, 0, REAL, AT(sampler.min_p), 0, 1, "no token below X times the likeliest (default: 0.05; 0: off)"},
+    {"--repeat-penalty", NULL, "X", RUN, 0, REAL, AT(sampler.repeat_penalty), 1e-3, 1e3, "make recent tokens less likely (default: 1, off)"},
+    {"--repeat-last-n", NULL, "N", RUN, 0, INT, AT(sampler.repeat_last_n), -1, INT32_MAX, "how many tokens are recent (default: 64; -1: the context)"},
+    {"-s", "--seed", "N", RUN, 0, SEED, AT(seed), -1, 9e15, "random seed (default: -1, a new one each time)"},
+
+    /* logits */
+    {"-o", "--output", "FILE", LOGITS, LOGITS, TEXT, AT(output), 0, 0, "where the logits go: little-endian f32, row after row"},
+    {"--all", NULL, NULL, LOGITS, 0, FLAG, AT(all), 0, 0, "logits of every position, not only of the last"},
+    {"--chunk", NULL, "N", LOGITS, 0, INT, AT(chunk), 1, 1 << 20, "feed N tokens a step"},
+    {"--seq", NULL, "N", LOGITS, 0, INT, AT(n_seq), 1, 64, "run the tokens in N interleaved sequences and write all, one after the other"},
+
+    /* explain, verify */
+    {"--phase", NULL, "decode|prefill", EXPLAIN, 0, CHOICE, AT(phase), 0, 0, "which program (default: decode)"},
+    {"--format", NULL, "text|dot|json", EXPLAIN, 0, CHOICE, AT(format), 0, 0, "(default: text)"},
+    {"--rules", NULL, NULL, VERIFY, 0, FLAG, AT(rules), 0, 0, "every fusion rule, fused against unfused"},
+    {"--ops", NULL, NULL, VERIFY, 0, FLAG, AT(ops), 0, 0, "every op, backend against reference"},
+
+    /* bench */
+    {"-p", "--n-prompt", "N[,N]", BENCH, 0, INTS, AT(prompts), 0, 1 << 24, "prompt lengths to time (default: 512; 0: none)"},
+    {"-n", "--n-gen", "N[,N]", BENCH, 0, INTS, AT(gens), 0, 1 << 24, "generation lengths to time (default: 128; 0: none)"},
+    {"-d", "--n-depth", "N[,N]", BENCH, 0, INTS, AT(depths), 0, 1 << 24, "tokens in the cache beforehand (default: 0)"},
+    {"-r", "--repetitions", "N", BENCH, 0, INT, AT(repetitions), 1, 10000, "how often each test runs (default: 5)"},
+    {"--no-warmup", NULL, NULL, BENCH, 0, FLAG, AT(no_warmup), 0, 0, "leave out the run before each test that is not counted"},
+    {"-o", "--output", "md|csv|json|jsonl", BENCH, 0, CHOICE, AT(table), 0, 0, "(default: md)"},
+
+    /* talk */
+    {"--json", NULL, NULL, FACTS, 0, FLAG, AT(json), 0, 0, "print JSON"},
+    {"-v", "--verbose", NULL, ~0u, 0, FLAG, AT(verbose), 0, 0, "say more (on stderr)"},
+    {"-q", "--quiet", NULL, ~0u, 0, FLAG, AT(quiet), 0, 0, "say nothing but errors"},
+    {"-h", "--help", NULL, ~0u, 0, FLAG, AT(help), 0, 0, "this text"},
+};
+/* clang-format on */
+static const size_t n_options = sizeof options / sizeof *options;
+
+/* ---- values ---- */
+
+static bool parse_int(const char *s, const char *end, int64_t *out) {
+    char *stop;
+    if (s == end || *s == ' ' || *s == '+') return false;
+    errno = 0;
+    long long v = strtoll(s, &stop, 10);
+    if (errno || stop != end) return false;
+    *out = v;
+    return true;
+}
+
+static tn_status parse_number(const option *r, const char *s, const char *end, int64_t *out, tn_error *err) {
+    if (!parse_int(s, end, out))
+        return cli_fail(err, TN_ERR_USAGE, "%s: '%.*s' is not a whole number", r->name, (int)(end - s), s);
+    if ((double)*out < r->min || (double)*out > r->max)
+        return cli_fail(err, TN_ERR_USAGE, "%s: %lld is not between %.0f and %.0f", r->name, (long long)*out, r->min,
+                        r->max);
+    return TN_OK;
+}
+
+static tn_status parse_real(const option *r, const char *s, float *out, tn_error *err) {
+    char *stop;
+    errno = 0;
+    double v = strtod(s, &stop);
+    if (!*s || *s == ' ' || *stop || errno || !isfinite(v))
+        return cli_fail(err, TN_ERR_USAGE, "%s: '%s' is not a number", r->name, s);
+    if (v < r->min || v > r->max)
+        return cli_fail(err, TN_ERR_USAGE, "%s: %s is not between %g and %g", r->name, s, r->min, r->max);
+    *out = (float)v;
+    return TN_OK;
+}
+
+static tn_status parse_choice(const option *r, const char *s, int *out, tn_error *err) {
+    int i = 0;
+    for (const char *word = r->arg; *word; i++) {
+        size_t n = strcspn(word, "|");
+        if (n == strlen(s) && !memcmp(word, s, n)) {
+            *out = i;
+            return TN_OK;
+        }
+        word += n + (word[n] == '|');
+    }
+    return cli_fail(err, TN_ERR_USAGE, "%s: '%s' is not one of %s", r->name, s, r->arg);
+}
+
+static tn_status parse_ints(const option *r, const char *s, cli_ints *list, tn_error *err) {
+    for (;;) {
+        const char *end = s + strcspn(s, ", ");
+        int64_t v;
+        tn_status status = parse_number(r, s, end, &v, err);
+        if (status) return status;
+        list->v = cli_realloc(list->v, (list->n + 1) * sizeof *list->v);
+        list->v[list->n++] = (int32_t)v;
+        if (!*end) return TN_OK;
+        s = end + 1;
+    }
+}
+
+static void add_word(cli_words *list, const char *s, size_t n) {
+    list->v = cli_realloc(list->v, (list->n + 1) * sizeof *list->v);
+    list->v[list->n] = cli_realloc(NULL, n + 1);
+    memcpy(list->v[list->n], s, n);
+    list->v[list->n++][n] = 0;
+}
+
+static void add_words(cli_words *list, const char *s) {
+    for (;;) {
+        size_t n = strcspn(s, ",");
+        add_word(list, s, n);
+        if (!s[n]) return;
+        s += n + 1;
+    }
+}
+
+static void add_fuses(cli_words *list, const char *s) {
+    cli_words words = {0};
+    bool grid = false;
+    add_words(&words, s);
+    for (size_t i = 0; i < words.n; i++) grid |= !strcmp(words.v[i], "all") || !strcmp(words.v[i], "none");
+    if (grid)
+        add_words(list, s);
+    else
+        add_word(list, s, strlen(s));
+    for (size_t i = 0; i < words.n; i++) free(words.v[i]);
+    free(words.v);
+}
+
+/* Stores the value (NULL for flags) of one option. */
+static tn_status store(const option *r, const char *value, cli_options *o, tn_error *err) {
+    void *at = (char *)o + r->at;
+    int64_t number;
+    tn_status status = TN_OK;
+    switch (r->type) {
+    case FLAG: *(bool *)at = true; break;
+    case TEXT: *(const char **)at = value; break;
+    case INT:
+    case SEED:
+        status = parse_number(r, value, value + strlen(value), &number, err);
+        if (status) break;
+        if (r->type == INT)
+            *(int32_t *)at = (int32_t)number;
+        else
+            *(int64_t *)at = number;
+        break;
+    case REAL: return parse_real(r, value, at, err);
+    case CHOICE: return parse_choice(r, value, at, err);
+    case INTS: return parse_ints(r, value, at, err);
+    case WORDS: add_words(at, value); break;
+    case FUSES: add_fuses(at, value); break;
+    }
+    return status;
+}
+
+/* ---- words ---- */
+
+static bool is_named(const option *r, const char *word) {
+    return !strcmp(r->name, word) || (r->alias && !strcmp(r->alias, word));
+}
+
+static tn_status unknown_option(const cli_verb *verb, const char *word, tn_error *err) {
+    char others[200] = "";
+    for (const cli_verb *v = cli_verbs; v->name; v++)
+        for (size_t i = 0; i < n_options; i++)
+            if (is_named(&options[i], word) && options[i].verbs & v->bit) {
+                size_t n = strlen(others);
+                snprintf(others + n, sizeof others - n, "%s%s", n ? ", " : "", v->name);
+            }
+    if (*others)
+        return cli_fail(err, TN_ERR_USAGE, "%s has no option %s (it belongs to %s)", verb->name, word, others);
+    return cli_fail(err, TN_ERR_USAGE, "unknown option %s (tenon %s -h lists those there are)", word, verb->name);
+}
+
+/* Marks a row as given. */
+static tn_status parse_words(const cli_verb *verb, int argc, char **argv, cli_options *o, bool *given,
+                             tn_error *err) {
+    for (int i = 0; i < argc; i++) {
+        const char *word = argv[i];
+        if (word[0] != '-' || !word[1]) {
+            if (!verb->operand) return cli_fail(err, TN_ERR_USAGE, "%s does not take '%s'", verb->name, word);
+            if (o->operand) return cli_fail(err, TN_ERR_USAGE, "%s takes one %s", verb->name, verb->operand);
+            o->operand = word;
+            continue;
+        }
+        size_t r = 0;
+        while (r < n_options && !(options[r].verbs & verb->bit && is_named(&options[r], word))) r++;
+        if (r == n_options) return unknown_option(verb, word, err);
+        const char *value = NULL;
+        if (options[r].arg) {
+            if (i + 1 == argc) return cli_fail(err, TN_ERR_USAGE, "%s needs a value: %s", word, options[r].arg);
+            value = argv[++i];
+        }
+        given[r] = true;
+        option row = options[r];
+        row.name = word; /* errors call it as the user did */
+        tn_status status = store(&row, value, o, err);
+        if (status) return status;
+    }
+    return TN_OK;
+}
+
+tn_status cli_parse(const cli_verb *verb, int argc, char **argv, cli_options *o, tn_error *err) {
+    bool given[sizeof options / sizeof *options] = {0};
+    *o = (cli_options){.n_predict = -1, .seed = -1, .n_seq = 1, .repetitions = 5, .sampler = tn_sampler_defaults()};
+    tn_status status = parse_words(verb, argc, argv, o, given, err);
+    if (status || o->help) return status;
+    for (size_t i = 0; i < n_options; i++)
+        if (options[i].needed_by & verb->bit && !given[i])
+            return cli_fail(err, TN_ERR_USAGE, "%s needs %s %s", verb->name, options[i].name, options[i].arg);
+    if (verb->operand && !o->operand) return cli_fail(err, TN_ERR_USAGE, "%s needs %s", verb->name, verb->operand);
+    return TN_OK;
+}
+
+void cli_options_free(cli_options *o) {
+    cli_words *words[] = {&o->models, &o->fuses};
+    cli_ints *ints[] = {&o->ids, &o->decode, &o->prompts, &o->gens, &o->depths, &o->thread_counts};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        for (size_t j = 0; j < words[i]->n; j++) free(words[i]->v[j]);
+        free(words[i]->v);
+    }
+    for (size_t i = 0; i < sizeof ints / sizeof *ints; i++) free(ints[i]->v);
+}
+
+void cli_print_help(const cli_verb *verb) {
+    printf("tenon %s%s%s [options]: %s\n\n", verb->name, verb->operand ? " " : "", verb->operand ? verb->operand : "",
+           verb->help);
+    for (size_t i = 0; i < n_options; i++) {
+        const option *r = &options[i];
+        if (!(r->verbs & verb->bit)) continue;
+        char left[80];
+        snprintf(left, sizeof left, "%s%s%s%s%s", r->name, r->alias ? ", " : "", r->alias ? r->alias : "",
+                 r->arg ? " " : "", r->arg ? r->arg : "");
+        printf("  %-30s  %s%s\n", left, r->help, r->needed_by & verb->bit ? " (needed)" : "");
+    }
+}

@@ -1,0 +1,76 @@
+/* What the command line can be told: one struct for all verbs, filled from one table (options.c). */
+#ifndef CLI_OPTIONS_H
+#define CLI_OPTIONS_H
+
+#include "tenon.h"
+
+/* Lists grow with each use of their option. */
+typedef struct cli_ints {
+    int32_t *v;
+    size_t n;
+} cli_ints;
+
+typedef struct cli_words {
+    char **v;
+    size_t n;
+} cli_words;
+
+/* Order as in the choices of --format and -o of bench in options.c. */
+typedef enum cli_table { CLI_TABLE_MD, CLI_TABLE_CSV, CLI_TABLE_JSON, CLI_TABLE_JSONL } cli_table;
+
+typedef struct cli_options {
+    const char *operand; /* the word that is no option */
+    bool help, verbose, quiet, json;
+
+    /* model and device */
+    const char *model, *backend, *gpu_layers;
+    int32_t threads, n_ctx, n_ubatch;
+    int kv_type, act; /* tn_kv_type, tn_act_type */
+    const char *fuse;
+
+    /* text in */
+    const char *prompt, *file, *system, *chat_template;
+    cli_ints ids;
+    bool raw, no_special, no_bos, want_ids;
+    cli_ints decode;
+
+    /* generation; a seed of -1 is a new one each time */
+    int32_t n_predict;
+    bool ignore_eos;
+    tn_sampler_options sampler;
+    int64_t seed;
+
+    /* logits */
+    const char *output;
+    int32_t chunk, n_seq;
+    bool all;
+
+    /* explain, verify */
+    int phase, format; /* tn_phase, tn_format */
+    bool rules, ops;
+
+    /* bench */
+    cli_words models, fuses;
+    cli_ints prompts, gens, depths, thread_counts;
+    int32_t repetitions;
+    bool no_warmup;
+    int table; /* cli_table */
+} cli_options;
+
+typedef struct cli_verb {
+    const char *name;
+    unsigned bit; /* its place in the masks of the option table */
+    tn_status (*run)(const cli_options *o, tn_error *err);
+    const char *operand; /* the word it takes besides options, NULL: none */
+    const char *help;
+} cli_verb;
+
+extern const cli_verb cli_verbs[]; /* ends with a row without a name */
+
+/* Reads the words after the verb. */
+tn_status cli_parse(const cli_verb *verb, int argc, char **argv, cli_options *o, tn_error *err);
+void cli_options_free(cli_options *o);
+
+void cli_print_help(const cli_verb *verb);
+
+#endif

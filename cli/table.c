@@ -1,0 +1,185 @@
+/* The results of bench. Names of tests, columns and fields are llama-bench's, so that what reads its output reads
+ * this. */
+#include "table.h"
+#include "out.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+/* ---- numbers ---- */
+
+typedef struct spread {
+    double mean, deviation; /* of the sample */
+} spread;
+
+/* Of value(i) = per_second ? tokens / seconds[i] : 1e9 * seconds[i]. */
+static spread measure(const bench_row *r, bool per_second) {
+    double n = r->n_prompt + r->n_gen, sum = 0, squares = 0;
+    spread s = {0};
+    for (int32_t i = 0; i < r->n_runs; i++) sum += per_second ? n / r->seconds[i] : 1e9 * r->seconds[i];
+    s.mean = sum / r->n_runs;
+    for (int32_t i = 0; i < r->n_runs; i++) {
+        double d = (per_second ? n / r->seconds[i] : 1e9 * r->seconds[i]) - s.mean;
+        squares += d * d;
+    }
+    if (r->n_runs > 1) s.deviation = sqrt(squares / (r->n_runs - 1));
+    return s;
+}
+
+static const char *model_type(const bench_row *r) {
+    if (r->about->name && *r->about->name) return r->about->name;
+    return r->about->architecture;
+}
+
+static const char *base_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static const char *backend(const bench_table *t) {
+    return t->o->backend ? t->o->backend : "cpu";
+}
+
+/* ---- markdown ---- */
+
+static void format_size(char *out, size_t cap, uint64_t bytes) {
+    double mib = (double)bytes / (1 << 20);
+    if (mib < 1024)
+        snprintf(out, cap, "%.2f MiB", mib);
+    else
+        snprintf(out, cap, "%.2f GiB", mib / 1024);
+}
+
+static void format_count(char *out, size_t cap, uint64_t n) {
+    if (n < 1000000)
+        snprintf(out, cap, "%.2f K", (double)n * 1e-3);
+    else if (n < 1000000000)
+        snprintf(out, cap, "%.2f M", (double)n * 1e-6);
+    else
+        snprintf(out, cap, "%.2f B", (double)n * 1e-9);
+}
+
+static void markdown_head(void) {
+    printf("| %-30s | %10s | %10s | %-10s | %7s | %-8s | %15s | %20s |\n", "model", "size", "params", "backend",
+           "threads", "fuse", "test", "t/s");
+    printf("| ------------------------------ | ---------: | ---------: | ---------- | ------: | -------- | "
+           "--------------: | -------------------: |\n");
+}
+
+static void markdown_row(const bench_table *t, const bench_row *r) {
+    char size[32], params[32], test[64], speed[64];
+    spread s = measure(r, true);
+    const char *name = *model_type(r) ? model_type(r) : base_name(r->path);
+    format_size(size, sizeof size, r->about->file_bytes);
+    format_count(params, sizeof params, r->about->n_params);
+    int n = snprintf(test, sizeof test, "%s%d", r->n_prompt ? "pp" : "tg", r->n_prompt + r->n_gen);
+    if (r->n_depth) snprintf(test + n, sizeof test - (size_t)n, " @ d%d", r->n_depth);
+    snprintf(speed, sizeof speed, "%.2f ± %.2f", s.mean, s.deviation);
+    /* the sign takes two bytes and one column */
+    printf("| %-30s | %10s | %10s | %-10s | %7d | %-8s | %15s | %21s |\n", name, size, params, backend(t), r->threads,
+           r->fuse, test, speed);
+}
+
+/* ---- fields, for programs ---- */
+
+static json_t *samples(const bench_row *r, bool per_second) {
+    double n = r->n_prompt + r->n_gen;
+    json_t *list = json_array();
+    for (int32_t i = 0; i < r->n_runs; i++)
+        json_array_append_new(list, per_second ? json_real(n / r->seconds[i])
+                                               : json_integer((json_int_t)llround(1e9 * r->seconds[i])));
+    return list;
+}
+
+/* One row as an object: the columns of CSV are its keys, in this order. */
+static json_t *fields(const bench_table *t, const bench_row *r) {
+    static const char *const kv_types[] = {"f16", "q8_0", "f32"}, *const act_types[] = {"int8", "f32"};
+    spread ns = measure(r, false), ts = measure(r, true);
+    char when[32], hash[32];
+    strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", gmtime(&r->started));
+    snprintf(hash, sizeof hash, "%016" PRIx64, r->info->plan_hash);
+    return json_pack(
+        "{s:s, s:s, s:s, s:o, s:I, s:I, s:s, s:i, s:i, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:s, s:I, s:I, s:f, s:f,"
+        " s:s, s:i, s:I, s:I, s:o, s:o}",
+        "build_version", tn_version(), "backends", backend(t), "model_filename", r->path, "model_type",
+        cli_json_text(model_type(r), strlen(model_type(r))), "model_size", (json_int_t)r->about->file_bytes,
+        "model_n_params", (json_int_t)r->about->n_params, "device", r->about->backend, "n_threads", r->threads,
+        "n_ubatch", r->info->n_ubatch, "type_k", kv_types[t->o->kv_type], "type_v", kv_types[t->o->kv_type], "act",
+        act_types[t->o->act], "fuse", r->fuse, "n_prompt", r->n_prompt, "n_gen", r->n_gen, "n_depth", r->n_depth,
+        "test_time", when, "avg_ns", (json_int_t)llround(ns.mean), "stddev_ns", (json_int_t)llround(ns.deviation),
+        "avg_ts", ts.mean, "stddev_ts", ts.deviation, "plan_hash", hash, "launches",
+        r->n_prompt ? r->info->launches_prefill : r->info->launches_decode, "decode_bytes",
+        (json_int_t)r->info->decode_bytes, "kv_bytes", (json_int_t)r->info->kv_bytes, "samples_ns", samples(r, false),
+        "samples_ts", samples(r, true));
+}
+
+static void csv_text(const char *s) {
+    putchar('"');
+    for (; *s; s++) {
+        if (*s == '"') putchar('"');
+        putchar(*s);
+    }
+    putchar('"');
+}
+
+/* A row, its keys before it where it is the first. Lists have no column. */
+static void csv_row(json_t *row, bool first) {
+    const char *key;
+    json_t *value;
+    const char *comma = "";
+    if (first) {
+        json_object_foreach(row, key, value) {
+            if (json_is_array(value)) continue;
+            printf("%s%s", comma, key);
+            comma = ",";
+        }
+        putchar('\n');
+    }
+    comma = "";
+    json_object_foreach(row, key, value) {
+        if (json_is_array(value)) continue;
+        fputs(comma, stdout);
+        comma = ",";
+        if (json_is_string(value))
+            csv_text(json_string_value(value));
+        else
+            json_dumpf(value, stdout, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
+    }
+    putchar('\n');
+}
+
+/* ---- the table ---- */
+
+static cli_table kind(const bench_table *t) {
+    return t->o->json ? CLI_TABLE_JSON : (cli_table)t->o->table;
+}
+
+void bench_table_begin(bench_table *t) {
+    if (kind(t) == CLI_TABLE_MD) markdown_head();
+    if (kind(t) == CLI_TABLE_JSON) putchar('[');
+    fflush(stdout);
+}
+
+void bench_table_row(bench_table *t, const bench_row *r) {
+    json_t *row = kind(t) == CLI_TABLE_MD ? NULL : fields(t, r);
+    switch (kind(t)) {
+    case CLI_TABLE_MD: markdown_row(t, r); break;
+    case CLI_TABLE_CSV: csv_row(row, t->n_rows == 0); break;
+    case CLI_TABLE_JSON:
+        fputs(t->n_rows ? ",\n" : "\n", stdout);
+        json_dumpf(row, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+        break;
+    case CLI_TABLE_JSONL:
+        json_dumpf(row, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9));
+        putchar('\n');
+        break;
+    }
+    json_decref(row);
+    t->n_rows++;
+    fflush(stdout);
+}
+
+void bench_table_end(bench_table *t) {
+    if (kind(t) == CLI_TABLE_JSON) puts("\n]");
+}

@@ -1,0 +1,28 @@
+#!/bin/bash
+# Installs the Debian packages that building, testing and checking tenon needs, where one is missing.
+# Does nothing, and asks for no rights, where all are there.
+set -euo pipefail
+
+packages=(
+    gcc libc6-dev make cmake ninja-build pkg-config # build
+    libpcre2-dev libutf8proc-dev libjansson-dev     # library
+    libedit-dev                                     # command line
+    libcmocka-dev xz-utils python3 clang-format     # tests and checks
+)
+
+missing=()
+for package in "${packages[@]}"; do
+    state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+    [ "$state" = installed ] || missing+=("$package")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+if ! command -v apt-get >/dev/null; then
+    echo "setup: this script knows Debian's apt-get only; please install what corresponds to: ${missing[*]}" >&2
+    exit 69
+fi
+as_root=()
+[ "$(id -u)" = 0 ] || as_root=(sudo)
+echo "setup: installing ${missing[*]}" >&2
+"${as_root[@]}" apt-get update -qq
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
