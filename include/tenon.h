@@ -117,8 +117,8 @@ typedef struct tn_chat_options {
 TN_API bool tn_has_chat_template(const tn_model *model);
 
 /* Renders messages; either result may be NULL. Control tokens are recognised only where the template wrote them: the
- * same characters inside a message stay text. `json` is an array of messages ({"role":..., "content":...}); where it
- * is NULL, `messages` are used. */
+ * same characters inside a message stay text. `json` is an array of messages ({"role":..., "content":...}) or an
+ * object of template variables with such an array in "messages"; where it is NULL, `messages` are used. */
 TN_API tn_status tn_chat_render(const tn_model *model, const tn_message *messages, size_t n_messages,
                                 const char *json, const tn_chat_options *options, char **text, int32_t **ids,
                                 size_t *n_ids, tn_error *err);

@@ -77,6 +77,10 @@ static tn_status make_memory(tn_session *s, tn_error *err) {
         if (g->nodes[i].op != TN_OP_STATE) continue;
         s->recurrent |= a->state_size > 0;
         states[a->index] = (tn_state_desc){a->n_kv, a->head_dim, a->v_dim, a->state_size};
+        if (desc.kv_type != TN_KV_Q8_0 || (a->head_dim % 32 == 0 && a->v_dim % 32 == 0)) continue;
+        tn_free(states);
+        return tn_fail(err, TN_ERR_USAGE, "a cache of q8_0 needs heads of whole blocks of 32 elements: not %d and %d",
+                       a->head_dim, a->v_dim);
     }
     for (int i = 0; i < TN_N_PHASES; i++)
         if (s->plan[i].arena_bytes > desc.arena_bytes) desc.arena_bytes = s->plan[i].arena_bytes;

@@ -46,16 +46,17 @@ static tn_status read_file(tn_model *m, tn_error *err) {
     return tn_fail_memory(err);
 }
 
-static tn_status open_device(tn_model *m, const tn_model_options *o, tn_error *err) {
-    const char *name = o->backend ? o->backend : "cpu", *variant;
-    m->backend = tn_backend_find(name, &variant);
-    if (!m->backend) {
+tn_status tn_engine_open_device(const tn_backend **backend, tn_device **device, const char *name, int threads,
+                                tn_error *err) {
+    const char *variant;
+    *backend = tn_backend_find(name, &variant);
+    if (!*backend) {
         bool later = !strncmp(name, "webgpu", 6) || !strncmp(name, "cuda", 4);
         return later ? tn_fail(err, TN_ERR_UNAVAILABLE, "this build has no %s backend", name)
                      : tn_fail(err, TN_ERR_USAGE, "no backend is called '%s'", name);
     }
-    tn_device_options options = {.variant = variant, .threads = o->threads};
-    return m->backend->open(&m->device, &options, err);
+    tn_device_options options = {.variant = variant, .threads = threads};
+    return (*backend)->open(device, &options, err);
 }
 
 typedef struct loading {
@@ -102,7 +103,7 @@ tn_status tn_model_open(tn_model **model, const char *path, const tn_model_optio
     if (status == TN_OK && o->vocab_only && !m->tokenizer)
         status = tn_fail(err, TN_ERR_INPUT, "%s", m->no_tokenizer.text);
     if (status == TN_OK && !o->vocab_only) {
-        status = open_device(m, o, err);
+        status = tn_engine_open_device(&m->backend, &m->device, o->backend ? o->backend : "cpu", o->threads, err);
         if (status == TN_OK) status = load_weights(m, o, err);
     }
     if (status != TN_OK) {

@@ -66,16 +66,19 @@ bool tn_has_chat_template(const tn_model *m) {
 
 /* ---- chat ---- */
 
-static json_t *messages_json(const tn_message *messages, size_t n, const char *text, tn_error *err) {
+/* The variables that the caller gives: {"messages": [...], ...}. */
+static json_t *given_variables(const tn_message *messages, size_t n, const char *text, tn_error *err) {
     if (text) {
         json_error_t e;
-        json_t *list = json_loads(text, 0, &e);
-        if (list && json_is_array(list)) return list;
-        if (list)
-            tn_fail(err, TN_ERR_INPUT, "messages: an array of messages is expected");
-        else
+        json_t *v = json_loads(text, 0, &e);
+        if (!v) {
             tn_fail(err, TN_ERR_INPUT, "messages: line %d: %s", e.line, e.text);
-        json_decref(list);
+            return NULL;
+        }
+        if (json_is_array(v)) v = json_pack("{s:o}", "messages", v);
+        if (json_is_array(json_object_get(v, "messages"))) return v;
+        json_decref(v);
+        tn_fail(err, TN_ERR_INPUT, "messages: an array of messages is expected, or an object with one");
         return NULL;
     }
     json_t *list = json_array();
@@ -86,8 +89,9 @@ static json_t *messages_json(const tn_message *messages, size_t n, const char *t
         tn_fail(err, TN_ERR_INPUT, "message %zu is not valid UTF-8", i + 1);
         return NULL;
     }
-    if (!list) tn_fail_memory(err);
-    return list;
+    json_t *v = json_pack("{s:o}", "messages", list);
+    if (!v) tn_fail_memory(err);
+    return v;
 }
 
 static const char *token_text(const tn_model *m, int32_t id) {
@@ -95,25 +99,28 @@ static const char *token_text(const tn_model *m, int32_t id) {
     return text ? text : "";
 }
 
-/* What templates are given, under the names that Hugging Face's apply_chat_template uses. */
-static json_t *variables(const tn_model *m, json_t *messages, const tn_chat_options *o, tn_error *err) {
+/* What templates are given, under the names that Hugging Face's apply_chat_template uses; `given` (consumed) goes over it. */
+static json_t *variables(const tn_model *m, json_t *given, const tn_chat_options *o, tn_error *err) {
     char date[32];
     time_t t = time(NULL);
     struct tm local;
     strftime(date, sizeof date, "%d %b %Y", localtime_r(&t, &local));
-    json_t *v = json_pack("{s:o, s:b, s:s, s:s, s:s}", "messages", messages, "add_generation_prompt",
-                          !o->no_generation_prompt, "date_string", date, "bos_token",
-                          token_text(m, m->tokenizer ? tn_tokenizer_bos(m->tokenizer) : -1), "eos_token",
-                          token_text(m, m->tokenizer ? tn_tokenizer_eos(m->tokenizer) : -1));
-    if (!v) tn_fail_memory(err);
-    if (!v || !o->extra_json) return v;
+    int32_t bos = m->tokenizer ? tn_tokenizer_bos(m->tokenizer) : -1;
+    int32_t eos = m->tokenizer ? tn_tokenizer_eos(m->tokenizer) : -1;
+    json_t *v = json_pack("{s:b, s:s, s:s, s:s}", "add_generation_prompt", !o->no_generation_prompt, "date_string",
+                          date, "bos_token", token_text(m, bos), "eos_token", token_text(m, eos));
     json_error_t e;
-    json_t *extra = json_loads(o->extra_json, 0, &e);
-    bool ok = extra && json_is_object(extra) && json_object_update(v, extra) == 0;
-    if (!ok) tn_fail(err, TN_ERR_INPUT, "template variables: a JSON object is expected");
+    json_t *extra = o->extra_json ? json_loads(o->extra_json, 0, &e) : NULL;
+    bool bad = o->extra_json && !json_is_object(extra);
+    bool ok = v && !bad && json_object_update(v, given) == 0 && (!extra || json_object_update(v, extra) == 0);
     json_decref(extra);
+    json_decref(given);
     if (ok) return v;
     json_decref(v);
+    if (bad)
+        tn_fail(err, TN_ERR_INPUT, "template variables: a JSON object is expected");
+    else
+        tn_fail_memory(err);
     return NULL;
 }
 
@@ -165,8 +172,8 @@ tn_status tn_chat_render(const tn_model *m, const tn_message *messages, size_t n
     if (text) *text = NULL;
     if (ids) *ids = NULL, *n_ids = 0;
     if (!source) return tn_fail(err, TN_ERR_INPUT, "the model has no chat template");
-    json_t *list = messages_json(messages, n_messages, json, err);
-    json_t *vars = list ? variables(m, list, o, err) : NULL;
+    json_t *given = given_variables(messages, n_messages, json, err);
+    json_t *vars = given ? variables(m, given, o, err) : NULL;
     if (!vars) return err ? err->code : TN_ERR_INPUT;
     tn_rendered r = {0};
     tn_status status = render(m, vars, source, &r, err);

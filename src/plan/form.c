@@ -94,11 +94,11 @@ static bool is_scan(tn_op op) {
     return op == TN_OP_CONV1D || op == TN_OP_GATED_DELTA_NET;
 }
 
-/* An op that may run on one head's columns alone: heads are never cut. */
+/* An op that may run on one head's columns alone: heads are never cut. A norm of the whole row is one of a single head. */
 static bool by_head(const tn_node *node, int32_t head_dim) {
     if (tn_ops[node->op].class == TN_ELEMENT) return true;
     return (node->op == TN_OP_ROPE || node->op == TN_OP_RMS_NORM || node->op == TN_OP_L2_NORM) &&
-           node->attr.head_dim == head_dim;
+           (node->attr.head_dim ? node->attr.head_dim : node->out[0].cols) == head_dim;
 }
 
 static const char *classify_attend(const tn_graph *g, const int32_t *nodes, int32_t n, tn_form *s) {

@@ -1,0 +1,105 @@
+/* The CUDA backend's own types. A launch of the plan becomes one kernel of one of three forms (rows, matmuls, attend), compiled
+ * at run time for its exact ops, shapes and block types: the tables at the head of its source say what it does, its
+ * arguments where everything lies. A program is these launches in one captured graph. */
+#ifndef TN_CUDA_H
+#define TN_CUDA_H
+
+#include "backend/backend.h"
+#include "backend/cuda/api.h"
+#include "backend/cuda/kernels/params.h"
+#include "base/thread.h"
+#include "plan/form.h"
+
+struct tn_device {
+    tn_caps caps;
+    tn_cu cu;
+    tn_rtc rtc;
+    tn_pool *pool;
+    int ordinal, arch; /* 90: sm_90 */
+    int n_sm;
+    size_t shared_limit; /* of a block */
+    void *context, *stream;
+    uint64_t packed; /* all weights, in execution order */
+    size_t packed_bytes;
+    tn_k_weight *weights; /* by index in the model's table; vectors have `low` only, as floats */
+    int32_t n_weights;
+    char *cache_dir; /* compiled code; NULL: nowhere */
+    char lost[200];  /* why the device can do nothing any more; "": it can */
+};
+
+struct tn_memory {
+    uint64_t *states; /* caches, by index */
+    int32_t n_states, n_pages;
+    tn_kv_type kv_type;
+    uint64_t arena;
+    size_t arena_bytes;
+};
+
+/* ---- what a launch becomes: build.c ---- */
+
+typedef enum tn_cuda_act { TN_CUDA_ANY, TN_CUDA_INT8, TN_CUDA_F32 } tn_cuda_act;
+
+typedef struct tn_cuda_kernel {
+    const char *entry;
+    tn_form_kind form;
+    tn_cuda_act act;
+    int32_t max_rows;
+    const char *name;
+    const char *source;
+} tn_cuda_kernel;
+
+typedef struct tn_cuda_launch {
+    const tn_cuda_kernel *kernel;
+    tn_k_args args;
+    unsigned grid[3];
+    size_t shared_bytes, partial_bytes, counters;
+    void *function;
+} tn_cuda_launch;
+
+/* Nodes to be one launch. plan and memory may be NULL: then nothing has a place yet, and only whether and how is told. */
+typedef struct tn_cuda_ask {
+    const tn_device *device;
+    const tn_graph *graph;
+    const int32_t *nodes;
+    int32_t n;
+    const tn_plan *plan;
+    const tn_memory *memory;
+} tn_cuda_ask;
+
+/* NULL, the launch and the head of its source (appended to *head), or why there is no kernel. */
+const char *tn_cuda_build(tn_cuda_launch *launch, const tn_cuda_ask *ask, tn_buf *head);
+const char *tn_cuda_find_kernel(const void *device, const tn_graph *g, const int32_t *nodes, int32_t n, tn_buf *name);
+
+/* ---- compiling: compile.c ---- */
+
+/* What to compile, and what came of it. */
+typedef struct tn_cuda_code {
+    const char *source, *name; /* whole text; file's name for messages */
+    void *cubin;               /* tn_free */
+    size_t bytes;
+    tn_status status;
+    tn_error error;
+} tn_cuda_code;
+
+/* The whole source of a launch; allocated. NULL: out of memory. */
+char *tn_cuda_source(const tn_cuda_kernel *kernel, const tn_buf *head);
+/* Compiles each, from the cache on disk where it is there, in parallel. */
+tn_status tn_cuda_compile_all(const tn_device *device, tn_cuda_code *code, int32_t n, tn_error *err);
+/* ~/.cache/tenon, where the user keeps caches; allocated, NULL when there is no such place. */
+char *tn_cuda_cache_dir(void);
+
+/* ---- programs: program.c ---- */
+
+tn_status tn_cuda_compile(tn_device *device, const tn_plan *plan, tn_memory *memory, tn_program **program,
+                          tn_error *err);
+void tn_cuda_free_program(tn_device *device, tn_program **program);
+tn_status tn_cuda_run(tn_program *program, const tn_step_input *step, const float **logits, tn_error *err);
+
+/* ---- the device: device.c ---- */
+
+/* Device memory; a failure tells what was needed and what is free. */
+tn_status tn_cuda_alloc(tn_device *device, size_t bytes, const char *what, uint64_t *p, tn_error *err);
+/* A device that can only plan and compile, for an architecture (90: sm_90). For tests and checks where there is no GPU. */
+tn_status tn_cuda_open_offline(tn_device **device, int arch, tn_error *err);
+
+#endif

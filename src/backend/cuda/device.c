@@ -1,0 +1,282 @@
+/* A GPU as a device: opening, its weights, a session's memory. */
+#include "backend/cuda/cuda.h"
+#include "backend/cuda/pack.h"
+#include "base/mem.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- open ---- */
+
+static tn_status choose_ordinal(tn_device *d, const char *variant, tn_error *err) {
+    int n = 0, device = 0;
+    tn_status status = tn_cu_check(&d->cu, d->cu.init(0), "starting the driver", err);
+    if (status == TN_OK) status = tn_cu_check(&d->cu, d->cu.device_count(&n), "counting devices", err);
+    if (status != TN_OK || n == 0)
+        return tn_fail(err, TN_ERR_UNAVAILABLE, "cuda: no device: %s",
+                       n || !err || status == TN_OK ? "none found" : err->text);
+    char *end = NULL;
+    long ordinal = variant ? strtol(variant, &end, 10) : 0;
+    if (variant && (!*variant || *end || ordinal < 0))
+        return tn_fail(err, TN_ERR_USAGE, "cuda: '%s' is no device number", variant);
+    if (ordinal >= n) return tn_fail(err, TN_ERR_UNAVAILABLE, "cuda: there is no device %ld: %d found", ordinal, n);
+    status = tn_cu_check(&d->cu, d->cu.device_get(&device, (int)ordinal), "finding the device", err);
+    d->ordinal = device;
+    return status;
+}
+
+/* Whether NVRTC makes code for the device. */
+static tn_status check_arch(tn_device *d, tn_error *err) {
+    int n = 0, archs[64], newest = 0;
+    if (d->arch < 80) return tn_fail(err, TN_ERR_UNAVAILABLE, "cuda: sm_%d is too old: sm_80 is the oldest", d->arch);
+    if (d->rtc.n_archs(&n) || n > 64 || d->rtc.archs(archs))
+        return tn_fail(err, TN_ERR_UNAVAILABLE, "cuda: NVRTC does not tell its architectures");
+    for (int i = 0; i < n; i++) {
+        if (archs[i] == d->arch) return TN_OK;
+        if (archs[i] > newest) newest = archs[i];
+    }
+    return tn_fail(err, TN_ERR_UNAVAILABLE, "cuda: this NVRTC has no sm_%d; its newest is sm_%d", d->arch, newest);
+}
+
+static tn_status read_device(tn_device *d, tn_error *err) {
+    int major = 0, minor = 0, shared = 0;
+    char name[100] = "";
+    const tn_cu *cu = &d->cu;
+    int failed = cu->device_attribute(&major, TN_CU_MAJOR, d->ordinal);
+    if (!failed) failed = cu->device_attribute(&minor, TN_CU_MINOR, d->ordinal);
+    if (!failed) failed = cu->device_attribute(&d->n_sm, TN_CU_SM_COUNT, d->ordinal);
+    if (!failed) failed = cu->device_attribute(&shared, TN_CU_SHARED_OPTIN, d->ordinal);
+    if (!failed) failed = cu->device_name(name, sizeof name, d->ordinal);
+    d->arch = major * 10 + minor;
+    d->shared_limit = (size_t)shared - 1024;
+    snprintf(d->caps.description, sizeof d->caps.description, "cuda (%s, sm_%d, %d multiprocessors)", name, d->arch,
+             d->n_sm);
+    return tn_cu_check(cu, failed, "asking the device", err);
+}
+
+static void fill_caps(tn_device *d) {
+    for (uint32_t type = 0; type < TN_TYPE_LIMIT; type++) {
+        if (!tn_type_get(type) || tn_cuda_traits((tn_type)type) < 0) continue;
+        d->caps.weight_types |= UINT64_C(1) << type;
+        if (tn_type_get(type)->block > 1) d->caps.int8_types |= UINT64_C(1) << type;
+    }
+    d->caps.align = 256;
+}
+
+static void device_close(tn_device **device) {
+    tn_device *d = *device;
+    if (!d) return;
+    if (d->context) {
+        d->cu.context_set(d->context);
+        if (d->packed) d->cu.mem_free(d->packed);
+        if (d->stream) d->cu.stream_destroy(d->stream);
+        d->cu.context_release(d->ordinal);
+    }
+    tn_pool_close(&d->pool);
+    tn_rtc_unload(&d->rtc);
+    tn_cu_unload(&d->cu);
+    tn_free(d->weights);
+    tn_free(d->cache_dir);
+    tn_free(d);
+    *device = NULL;
+}
+
+static tn_status device_open(tn_device **device, const tn_device_options *options, tn_error *err) {
+    tn_error own;
+    if (!err) err = &own;
+    *device = NULL;
+    tn_device *d = tn_alloc_zero(1, sizeof *d);
+    if (!d) return tn_fail_memory(err);
+    tn_status status = tn_cu_load(&d->cu, err);
+    if (status == TN_OK) status = choose_ordinal(d, options->variant, err);
+    if (status == TN_OK) status = tn_rtc_load(&d->rtc, err);
+    if (status == TN_OK) status = read_device(d, err);
+    if (status == TN_OK) status = check_arch(d, err);
+    if (status == TN_OK) status = tn_pool_open(&d->pool, options->threads, err);
+    if (status == TN_OK)
+        status = tn_cu_check(&d->cu, d->cu.context_retain(&d->context, d->ordinal), "opening the device", err);
+    if (status == TN_OK) status = tn_cu_check(&d->cu, d->cu.context_set(d->context), "using the device", err);
+    if (status == TN_OK) status = tn_cu_check(&d->cu, d->cu.stream_create(&d->stream, 1), "making a stream", err);
+    if (status != TN_OK) {
+        device_close(&d);
+        return status;
+    }
+    fill_caps(d);
+    d->cache_dir = tn_cuda_cache_dir();
+    *device = d;
+    return TN_OK;
+}
+
+tn_status tn_cuda_open_offline(tn_device **device, int arch, tn_error *err) {
+    *device = NULL;
+    tn_device *d = tn_alloc_zero(1, sizeof *d);
+    if (!d) return tn_fail_memory(err);
+    d->arch = arch;
+    d->n_sm = 132;
+    d->shared_limit = 98 << 10; /* the least of sm_80 and later */
+    tn_status status = tn_rtc_load(&d->rtc, err);
+    if (status == TN_OK) status = check_arch(d, err);
+    if (status == TN_OK) status = tn_pool_open(&d->pool, 0, err);
+    if (status != TN_OK) {
+        device_close(&d);
+        return status;
+    }
+    fill_caps(d);
+    *device = d;
+    return TN_OK;
+}
+
+static const tn_caps *device_caps(const tn_device *d) {
+    return &d->caps;
+}
+
+/* ---- weights ---- */
+
+tn_status tn_cuda_alloc(tn_device *d, size_t bytes, const char *what, uint64_t *p, tn_error *err) {
+    size_t available = 0, total = 0;
+    *p = 0;
+    int result = d->cu.mem_alloc(p, bytes ? bytes : 1);
+    if (result != TN_CU_OUT_OF_MEMORY) return tn_cu_check(&d->cu, result, "allocating memory", err);
+    d->cu.mem_info(&available, &total);
+    return tn_fail(err, TN_ERR_RESOURCES, "cuda: out of memory: %s: %.1f MiB needed, %.1f MiB of %.1f MiB free", what,
+                   (double)bytes / (1 << 20), (double)available / (1 << 20), (double)total / (1 << 20));
+}
+
+static bool is_vector(const tn_weight *w) {
+    return w->elements;
+}
+
+static size_t packed_bytes(const tn_weight *w) {
+    if (is_vector(w)) return tn_align_up(w->bytes, 256);
+    return tn_cuda_planes_of(tn_cuda_traits(w->type), w->n_out, w->n_in).bytes;
+}
+
+typedef struct pack_call {
+    const tn_weight *w;
+    void *to;
+} pack_call;
+
+static void pack_share(void *arg, int i, int n) {
+    const pack_call *c = arg;
+    int64_t fours = (c->w->n_out + 3) / 4;
+    tn_cuda_pack(c->w, (int32_t)(fours * i / n), (int32_t)(fours * (i + 1) / n), c->to);
+}
+
+/* One weight into the arena at `at`, by way of `host`. */
+static tn_status put_weight(tn_device *d, int32_t i, const tn_weight *w, uint64_t at, void *host, tn_error *err) {
+    size_t bytes = packed_bytes(w);
+    memset(host, 0, bytes);
+    if (is_vector(w)) {
+        size_t row = w->bytes / (size_t)w->n_out;
+        for (int32_t r = 0; r < w->n_out; r++) memcpy((char *)host + (size_t)r * row, tn_weight_row(w, r), row);
+        d->weights[i] = (tn_k_weight){.low = at};
+    } else {
+        tn_cuda_planes p = tn_cuda_planes_of(tn_cuda_traits(w->type), w->n_out, w->n_in);
+        tn_pool_run(d->pool, pack_share, &(pack_call){w, host});
+        d->weights[i] = (tn_k_weight){at + p.low, at + p.high, at + p.scale, at + p.super};
+    }
+    return tn_cu_check(&d->cu, d->cu.to_device(at, host, bytes), "copying weights", err);
+}
+
+static tn_status put_weights(tn_device *d, const tn_weight *const *weights, int32_t n,
+                             void (*done)(void *data, int32_t weight, double share), void *data, tn_error *err) {
+    size_t largest = 0, at = 0;
+    for (int32_t i = 0; i < n; i++) {
+        if (tn_cuda_traits(weights[i]->type) < 0)
+            return tn_fail(err, TN_ERR_INPUT, "cuda: no layout for the type of %s", weights[i]->name);
+        size_t bytes = packed_bytes(weights[i]);
+        d->packed_bytes += bytes;
+        if (bytes > largest) largest = bytes;
+    }
+    d->weights = tn_alloc_zero((size_t)n, sizeof *d->weights);
+    d->n_weights = n;
+    if (!d->weights) return tn_fail_memory(err);
+    tn_status status = tn_cu_check(&d->cu, d->cu.context_set(d->context), "using the device", err);
+    if (status == TN_OK) status = tn_cuda_alloc(d, d->packed_bytes, "the weights", &d->packed, err);
+    void *host = status == TN_OK ? tn_alloc_pages(largest) : NULL;
+    if (status == TN_OK && !host) status = tn_fail_memory(err);
+    for (int32_t i = 0; i < n && status == TN_OK; i++) {
+        status = put_weight(d, i, weights[i], d->packed + at, host, err);
+        at += packed_bytes(weights[i]);
+        if (done && status == TN_OK) done(data, i, (double)at / (double)d->packed_bytes);
+    }
+    if (host) tn_free_pages(host, largest);
+    return status;
+}
+
+static uint64_t weight_bytes(const tn_device *d) {
+    return d->packed_bytes;
+}
+
+/* ---- a session's memory ---- */
+
+static size_t block_bytes(tn_kv_type type, int32_t dim) {
+    size_t element = type == TN_KV_F32 ? 4 : type == TN_KV_F16 ? 2 : 1;
+    return TN_K_PAGE * ((size_t)dim * element + (type == TN_KV_Q8_0 ? (size_t)dim / 32 * 2 : 0));
+}
+
+static size_t state_bytes(const tn_device *d, const tn_state_desc *s, const tn_memory_desc *desc) {
+    (void)d;
+    if (s->size) return (size_t)s->size * 4 * (size_t)desc->n_seq;
+    size_t head = block_bytes(desc->kv_type, s->k_dim) + block_bytes(desc->kv_type, s->v_dim);
+    return head * (size_t)s->n_kv * (size_t)desc->n_pages;
+}
+
+static void free_memory(tn_device *d, tn_memory **memory) {
+    tn_memory *m = *memory;
+    if (!m) return;
+    d->cu.context_set(d->context);
+    for (int32_t i = 0; m->states && i < m->n_states; i++)
+        if (m->states[i]) d->cu.mem_free(m->states[i]);
+    if (m->arena) d->cu.mem_free(m->arena);
+    tn_free(m->states);
+    tn_free(m);
+    *memory = NULL;
+}
+
+static tn_status make_memory(tn_device *d, const tn_memory_desc *desc, tn_memory **memory, tn_error *err) {
+    *memory = NULL;
+    for (int32_t i = 0; i < desc->n_states; i++)
+        if (desc->kv_type == TN_KV_Q8_0 && (desc->states[i].k_dim % 32 || desc->states[i].v_dim % 32))
+            return tn_fail(err, TN_ERR_USAGE, "cuda: a q8_0 cache needs heads of whole blocks of 32, not %d and %d",
+                           desc->states[i].k_dim, desc->states[i].v_dim);
+    tn_memory *m = tn_alloc_zero(1, sizeof *m);
+    if (!m) return tn_fail_memory(err);
+    *m = (tn_memory){.n_states = desc->n_states,
+                     .n_pages = desc->n_pages,
+                     .kv_type = desc->kv_type,
+                     .arena_bytes = desc->arena_bytes};
+    m->states = tn_alloc_zero((size_t)desc->n_states, sizeof *m->states);
+    tn_status status = m->states ? TN_OK : tn_fail_memory(err);
+    if (status == TN_OK) status = tn_cu_check(&d->cu, d->cu.context_set(d->context), "using the device", err);
+    if (status == TN_OK) status = tn_cuda_alloc(d, desc->arena_bytes, "activations", &m->arena, err);
+    for (int32_t i = 0; i < desc->n_states && status == TN_OK; i++) {
+        size_t bytes = state_bytes(d, &desc->states[i], desc);
+        status = tn_cuda_alloc(d, bytes, "a cache", &m->states[i], err);
+        if (status == TN_OK)
+            status = tn_cu_check(&d->cu, d->cu.set_bytes(m->states[i], 0, bytes), "clearing memory", err);
+    }
+    if (status != TN_OK) {
+        free_memory(d, &m);
+        return status;
+    }
+    *memory = m;
+    return TN_OK;
+}
+
+const tn_backend tn_backend_cuda = {
+    .name = "cuda",
+    .open = device_open,
+    .close = device_close,
+    .caps = device_caps,
+    .find_kernel = tn_cuda_find_kernel,
+    .put_weights = put_weights,
+    .weight_bytes = weight_bytes,
+    .state_bytes = state_bytes,
+    .make_memory = make_memory,
+    .free_memory = free_memory,
+    .compile = tn_cuda_compile,
+    .free_program = tn_cuda_free_program,
+    .run = tn_cuda_run,
+};

@@ -1,0 +1,188 @@
+/* What all kernels share: loads, sums in a fixed order, functions of one element, the int8 blocks.
+ * No contraction (the host compiles with --fmad=false): a value has the same bits in whatever launch it is computed; where
+ * a fused multiply-add is meant, it is written. */
+typedef unsigned char u8;
+typedef signed char i8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#define DEV static __device__ __forceinline__
+
+/* ---- the chain of launches (programmatic dependent launch) ---- */
+
+/* The next launch may be made resident. */
+DEV void let_next_start() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/* The launch before has ended and what it wrote is seen. Nothing but weights may be read before. */
+DEV void wait_for_last() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/* ---- loads of weights: read once, kept out of L1 ---- */
+
+template <int WORDS> DEV void load_words(u32 *to, u64 from) {
+    if constexpr (WORDS == 1) {
+        asm("ld.global.nc.L1::no_allocate.b32 %0, [%1];" : "=r"(to[0]) : "l"(from));
+    } else if constexpr (WORDS == 2) {
+        asm("ld.global.nc.L1::no_allocate.v2.b32 {%0, %1}, [%2];" : "=r"(to[0]), "=r"(to[1]) : "l"(from));
+    } else {
+        static_assert(WORDS % 4 == 0, "words");
+#pragma unroll
+        for (int i = 0; i < WORDS; i += 4)
+            asm("ld.global.nc.L1::no_allocate.v4.b32 {%0, %1, %2, %3}, [%4];"
+                : "=r"(to[i]), "=r"(to[i + 1]), "=r"(to[i + 2]), "=r"(to[i + 3])
+                : "l"(from + i * 4));
+    }
+}
+
+DEV float from_half(u32 bits) {
+    float f;
+    asm("{.reg .b16 h; cvt.u16.u32 h, %1; cvt.f32.f16 %0, h;}" : "=f"(f) : "r"(bits));
+    return f;
+}
+
+DEV u16 to_half(float f) {
+    u16 h;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f));
+    return h;
+}
+
+/* ---- reductions: always 32 lanes in butterfly order, then warps in turn ---- */
+
+DEV float warp_sum(float x) {
+#pragma unroll
+    for (int i = 16; i > 0; i >>= 1) x += __shfl_xor_sync(~0u, x, i);
+    return x;
+}
+
+DEV float warp_max(float x) {
+#pragma unroll
+    for (int i = 16; i > 0; i >>= 1) x = fmaxf(x, __shfl_xor_sync(~0u, x, i));
+    return x;
+}
+
+DEV float block_sum(float x) {
+    __shared__ float part[TN_K_WARPS];
+    x = warp_sum(x);
+    __syncthreads(); /* the last use of `part` is over */
+    if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = x;
+    __syncthreads();
+    x = 0;
+#pragma unroll
+    for (int i = 0; i < TN_K_WARPS; i++) x += part[i];
+    return x;
+}
+
+DEV float block_max(float x) {
+    __shared__ float part[TN_K_WARPS];
+    x = warp_max(x);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = x;
+    __syncthreads();
+    x = part[0];
+#pragma unroll
+    for (int i = 1; i < TN_K_WARPS; i++) x = fmaxf(x, part[i]);
+    return x;
+}
+
+/* ---- ops ---- */
+
+/* The host gives each op's number as OP_NAME. */
+DEV constexpr bool is_binary(int op) {
+    return op == OP_ADD || op == OP_MUL;
+}
+DEV constexpr bool is_element(int op) {
+    return is_binary(op) || op == OP_SCALE || op == OP_SOFTCAP || op == OP_SILU || op == OP_GELU || op == OP_GELU_QUICK ||
+           op == OP_SIGMOID || op == OP_SOFTPLUS;
+}
+
+template <int OP> DEV float element(float x, float y, float f) {
+    if constexpr (OP == OP_ADD) return x + y;
+    if constexpr (OP == OP_MUL) return x * y;
+    if constexpr (OP == OP_SCALE) return f * x;
+    if constexpr (OP == OP_SOFTCAP) return f * tanhf(x / f);
+    if constexpr (OP == OP_SILU) return x / (1.0f + expf(-x));
+    if constexpr (OP == OP_GELU) return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
+    if constexpr (OP == OP_GELU_QUICK) return x / (1.0f + expf(-1.702f * x));
+    if constexpr (OP == OP_SIGMOID) return 1.0f / (1.0f + expf(-x));
+    if constexpr (OP == OP_SOFTPLUS) return x > 20.0f ? x : log1pf(expf(x));
+    return 0;
+}
+
+/* ---- int8 blocks of 32: one element a lane ---- */
+
+struct q8_element {
+    i8 q;
+    float d; /* of the block */
+    int sum; /* of the half block */
+};
+
+/* q = round(x * (127 / max)), d = max / 127; magnitudes are compared as integers, so that a NaN is not lost. */
+DEV q8_element quantize_lane(float x) {
+    u32 top = __float_as_uint(x) & 0x7fffffff;
+#pragma unroll
+    for (int i = 16; i > 0; i >>= 1) {
+        u32 other = __shfl_xor_sync(~0u, top, i);
+        top = other > top ? other : top;
+    }
+    float max = __uint_as_float(top);
+    if (max < 0x1p-120f) max = 0;
+    float inverse = max == 0 ? 0 : __fdiv_rn(127.0f, max);
+    q8_element e;
+    e.d = __fdiv_rn(max, 127.0f);
+    e.q = (i8)(__float_as_uint(__fadd_rn(__fmul_rn(x, inverse), 0x1.8p23f)) & 0xff);
+    e.sum = e.q;
+#pragma unroll
+    for (int i = 8; i > 0; i >>= 1) e.sum += __shfl_xor_sync(~0u, e.sum, i);
+    return e;
+}
+
+/* Puts a lane's element into an int8 row of n elements, at column c. */
+DEV void put_q8(char *row, int n, int c, q8_element e) {
+    ((i8 *)row)[c] = e.q;
+    if (c % 32 == 0) ((float *)(row + n))[c / 32] = e.d;
+    if (c % 16 == 0) ((short *)(row + n + n / 8))[c / 16] = (short)e.sum;
+}
+
+/* ---- operands in device memory ---- */
+
+template <class T> DEV T *value_at(const tn_k_args &p, int i, int row) {
+    return (T *)(p.v[i].p + (u64)((long long)row * p.v[i].stride));
+}
+DEV int step_count(const tn_k_args &p, int which) {
+    return ((const int *)p.step.counts)[which];
+}
+
+/* ---- ops on results: one lane a column, in registers ---- */
+
+/* Ops FIRST .. FIRST + N - 1 of after_ops, from the I-th on, behind FROM products: values has a register for each. Every lane
+ * of a warp comes here; only those inside the row load and store. */
+template <int FIRST, int FROM, int N, int I> DEV void run_after(const tn_k_args &p, float *values, int row, int col, bool inside) {
+    if constexpr (I < N) {
+        constexpr after_op o = after_ops[FIRST + I];
+        constexpr int index = FROM + I;
+        float x = 0, y = 0;
+        if constexpr (o.a >= 0) x = values[o.a];
+        else if (inside) x = value_at<float>(p, -1 - o.a, row)[col];
+        if constexpr (is_binary(o.op)) {
+            if constexpr (o.b >= 0) y = values[o.b];
+            else if (inside) y = value_at<float>(p, -1 - o.b, row)[o.period ? col % o.period : col];
+        }
+        if constexpr (o.op == OP_QUANTIZE) {
+            q8_element e = quantize_lane(x);
+            if (inside) put_q8(value_at<char>(p, o.store, row), o.cols, col, e);
+        } else {
+            values[index] = element<o.op>(x, y, (float)o.f);
+            if constexpr (o.store >= 0)
+                if (inside) value_at<float>(p, o.store, row)[col] = values[index];
+        }
+        run_after<FIRST, FROM, N, I + 1>(p, values, row, col, inside);
+    }
+}

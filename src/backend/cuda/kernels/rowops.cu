@@ -1,0 +1,168 @@
+/* Ops that need a token's whole row or whole heads, each done by all threads of a block. Operands and results of a launch
+ * lie in shared memory while it runs; what is used outside is stored too. */
+
+/* Which row and columns a block works on. Shared memory holds `parts`-th parts of rows: part `part`. */
+struct row_frame {
+    float *smem;
+    char *q8; /* where a quantized row goes that stays in the launch */
+    int row, part, parts;
+    bool store; /* whether this block is the one that stores */
+};
+
+template <int CODE> DEV const float *row_source(const tn_k_args &p, const row_frame &f, int first) {
+    if constexpr (CODE >= 0) return f.smem + CODE - first;
+    else return value_at<const float>(p, -1 - CODE, f.row);
+}
+
+
+template <int I> struct row_step {
+    static constexpr row_op o = row_ops[I];
+
+    DEV void put(const tn_k_args &p, const row_frame &f, int c, int first, float v) {
+        if constexpr (o.dst >= 0) f.smem[o.dst + c - first] = v;
+        if constexpr (o.store >= 0)
+            if (f.store) value_at<float>(p, o.store, f.row)[c] = v;
+    }
+
+    DEV void run_element(const tn_k_args &p, const row_frame &f, int first, int end) {
+        const float *a = row_source<o.a>(p, f, first);
+        for (int c = first + threadIdx.x; c < end; c += TN_K_THREADS) {
+            float y = 0;
+            if constexpr (is_binary(o.op)) y = row_source<o.b>(p, f, first)[o.period ? c % o.period : c];
+            put(p, f, c, first, element<o.op>(a[c], y, (float)o.f0));
+        }
+    }
+
+    /* i0: elements normed together. Whole rows: thread t sums elements t, t + 256 ..; heads: a warp each. */
+    DEV void run_norm(const tn_k_args &p, const row_frame &f, int first, int end) {
+        const float *a = row_source<o.a>(p, f, first);
+        const bool rms = o.op == OP_RMS_NORM;
+        if constexpr (o.i0 == o.cols) {
+            float sum = 0;
+            for (int c = threadIdx.x; c < o.cols; c += TN_K_THREADS) sum = fmaf(a[c], a[c], sum);
+            float factor = norm_factor(block_sum(sum), rms);
+            for (int c = threadIdx.x; c < o.cols; c += TN_K_THREADS) put(p, f, c, first, a[c] * factor);
+        } else {
+            for (int h = first + threadIdx.x / 32 * o.i0; h < end; h += TN_K_WARPS * o.i0) {
+                float sum = 0;
+                for (int c = threadIdx.x % 32; c < o.i0; c += 32) sum = fmaf(a[h + c], a[h + c], sum);
+                float factor = norm_factor(warp_sum(sum), rms);
+                for (int c = threadIdx.x % 32; c < o.i0; c += 32) put(p, f, h + c, first, a[h + c] * factor);
+            }
+        }
+    }
+    DEV float norm_factor(float squares, bool rms) {
+        float eps = (float)o.f0;
+        return rms ? 1.0f / sqrtf(squares / (float)o.i0 + eps) : 1.0f / fmaxf(sqrtf(squares), eps);
+    }
+
+    DEV void run_softmax(const tn_k_args &p, const row_frame &f, int first) {
+        const float *a = row_source<o.a>(p, f, first);
+        float max = __int_as_float(0xff800000), sum = 0;
+        for (int c = threadIdx.x; c < o.cols; c += TN_K_THREADS) max = fmaxf(max, a[c]);
+        max = block_max(max);
+        for (int c = threadIdx.x; c < o.cols; c += TN_K_THREADS) sum += expf(a[c] - max);
+        float factor = 1.0f / block_sum(sum);
+        for (int c = threadIdx.x; c < o.cols; c += TN_K_THREADS) put(p, f, c, first, expf(a[c] - max) * factor);
+    }
+
+    DEV void run_quantize(const tn_k_args &p, const row_frame &f, int first, int end) {
+        const float *a = row_source<o.a>(p, f, first);
+        for (int c = first + threadIdx.x; c < end; c += TN_K_THREADS) { /* whole blocks: a warp is inside or not */
+            q8_element e = quantize_lane(a[c]);
+            if (o.dst >= 0) put_q8(f.q8, o.cols, c, e);
+            if constexpr (o.store >= 0)
+                if (f.store) put_q8(value_at<char>(p, o.store, f.row), o.cols, c, e);
+        }
+    }
+
+    /* i0: head size, i1: elements rotated, i2: pairs (i, i + i1 / 2) instead of (2 i, 2 i + 1) */
+    DEV void run_rope(const tn_k_args &p, const row_frame &f, int first, int end) {
+        const float *a = row_source<o.a>(p, f, first), *table = row_source<o.b>(p, f, 0);
+        for (int c = first + threadIdx.x; c < end; c += TN_K_THREADS) {
+            int j = c % o.i0;
+            if (j >= o.i1) {
+                put(p, f, c, first, a[c]);
+                continue;
+            }
+            int pair = o.i2 ? j % (o.i1 / 2) : j / 2;
+            bool second = o.i2 ? j >= o.i1 / 2 : j % 2;
+            int apart = o.i2 ? o.i1 / 2 : 1;
+            float cosine = table[2 * pair], sine = table[2 * pair + 1];
+            float x = second ? a[c - apart] : a[c], y = second ? a[c] : a[c + apart];
+            put(p, f, c, first, second ? fmaf(x, sine, y * cosine) : fmaf(x, cosine, -(y * sine)));
+        }
+    }
+
+    /* i0: rotated elements, i1: original context; f: base, freq_scale, ext_factor, attn_factor, beta_fast, beta_slow */
+    DEV void run_rope_table(const tn_k_args &p, const row_frame &f) {
+        int position = ((const int *)p.step.pos)[f.row];
+        double attn = o.f3, low = 0, high = 0;
+        if constexpr (o.f2 != 0) { /* YaRN: pairs between `low` and `high` share the two frequencies */
+            const double pi = 3.14159265358979323846;
+            low = fmax(floor(o.i0 * log(o.i1 / (o.f4 * 2 * pi)) / (2 * log(o.f0))), 0.0);
+            high = fmin(ceil(o.i0 * log(o.i1 / (o.f5 * 2 * pi)) / (2 * log(o.f0))), o.i0 - 1.0);
+            attn *= 1 + 0.1 * log(1 / o.f1);
+        }
+        for (int i = threadIdx.x; i < o.i0 / 2; i += TN_K_THREADS) {
+            double factor = 1;
+            if constexpr (o.a < 0 && o.i2) factor = (double)row_source<o.a>(p, f, 0)[i];
+            double frequency = pow((double)o.f0, -2.0 * i / o.i0) / factor, share = 0;
+            if constexpr (o.f2 != 0) share = (1 - fmin(fmax((i - low) / fmax(high - low, 0.001), 0.0), 1.0)) * o.f2;
+            double angle = position * frequency * (o.f1 * (1 - share) + share);
+            put(p, f, 2 * i, 0, (float)(cos(angle) * attn));
+            put(p, f, 2 * i + 1, 0, (float)(sin(angle) * attn));
+        }
+    }
+
+    /* i0: encoding */
+    DEV void run_embed(const tn_k_args &p, const row_frame &f) {
+        constexpr int NB = (o.cols + 31) / 32;
+        int id = ((const int *)p.step.ids)[f.row];
+        for (int b = threadIdx.x; b < NB; b += TN_K_THREADS) {
+            raw<o.i0> q[1];
+            float y[32];
+            load_rows<o.i0, 1, NB>(q, p.w[0], id, b);
+            decode(q[0], y);
+#pragma unroll
+            for (int i = 0; i < 32; i++)
+                if (32 * b + i < o.cols) put(p, f, 32 * b + i, 0, y[i]);
+        }
+    }
+
+    DEV void run_select(const tn_k_args &p, const row_frame &f) {
+        const float *a = value_at<const float>(p, -1 - o.a, ((const int *)p.step.outputs)[f.row]);
+        for (int c = threadIdx.x; c < o.cols; c += TN_K_THREADS) put(p, f, c, 0, a[c]);
+    }
+
+    /* columns are of k, a; b: v */
+    DEV void run_kv_write(const tn_k_args &p, const row_frame &f, int first, int end) {
+        if (!f.store) return;
+        int v_first = first / KV_K_DIM * KV_V_DIM;
+        const float *k = row_source<o.a>(p, f, first), *v = row_source<o.b>(p, f, v_first);
+        cache_write(p, f.row, first / KV_K_DIM, end / KV_K_DIM, k, v);
+    }
+
+    DEV void run(const tn_k_args &p, const row_frame &f) {
+        int first = o.cols / f.parts * f.part, end = first + o.cols / f.parts;
+        if (f.part == f.parts - 1) end = o.cols;
+        if constexpr (is_element(o.op)) run_element(p, f, first, end);
+        if constexpr (o.op == OP_RMS_NORM || o.op == OP_L2_NORM) run_norm(p, f, first, end);
+        if constexpr (o.op == OP_SOFTMAX) run_softmax(p, f, first);
+        if constexpr (o.op == OP_QUANTIZE) run_quantize(p, f, first, end);
+        if constexpr (o.op == OP_ROPE) run_rope(p, f, first, end);
+        if constexpr (o.op == OP_ROPE_TABLE) run_rope_table(p, f);
+        if constexpr (o.op == OP_EMBED) run_embed(p, f);
+        if constexpr (o.op == OP_SELECT_ROWS) run_select(p, f);
+        if constexpr (o.op == OP_KV_WRITE) run_kv_write(p, f, first, end);
+    }
+};
+
+/* The launch's ops, from the I-th on. */
+template <int I> DEV void run_row_ops(const tn_k_args &p, const row_frame &f) {
+    if constexpr (I < N_ROW_OPS) {
+        row_step<I>::run(p, f);
+        __syncthreads();
+        run_row_ops<I + 1>(p, f);
+    }
+}

@@ -1,0 +1,254 @@
+/* Programs: the launches of a plan, compiled and captured into one graph; a step copies its inputs, starts the graph, and
+ * reads the logits. Positions, lengths and page tables lie in device memory, so the graph is captured once. */
+#include "backend/cuda/cuda.h"
+#include "base/mem.h"
+
+#include <string.h>
+
+struct tn_program {
+    tn_device *device;
+    tn_memory *memory;
+    const tn_plan *plan;
+    tn_cuda_launch *launch;
+    int32_t n;
+    void **modules;
+    int32_t n_modules;
+    void *graph;
+    uint64_t scratch;   /* shares of attention, then their counters */
+    uint64_t step;      /* inputs of the step: counts, ids, positions, sequences, outputs, page tables */
+    int32_t *step_host; /* the same, pinned */
+    size_t step_ints;   /* but for the page tables */
+    int32_t max_tokens;
+    float *logits; /* pinned */
+};
+
+enum { COUNTS = 4 };
+
+/* ---- building ---- */
+
+static tn_k_step step_arguments(const tn_program *p) {
+    uint64_t at = p->step, n = (uint64_t)p->max_tokens * 4;
+    return (tn_k_step){at,
+                       at + COUNTS * 4,
+                       at + COUNTS * 4 + n,
+                       at + COUNTS * 4 + 2 * n,
+                       at + COUNTS * 4 + 3 * n,
+                       at + COUNTS * 4 + 4 * n};
+}
+
+/* The source of every launch; equal ones are compiled once. of[i]: code of launch i. */
+static tn_status write_sources(tn_program *p, tn_cuda_code *code, int32_t *of, tn_error *err) {
+    for (int32_t i = 0; i < p->n; i++) {
+        const tn_launch *l = &p->plan->partition.launch[i];
+        tn_cuda_ask ask = {p->device, &p->plan->graph, l->nodes, l->n, p->plan, p->memory};
+        tn_buf head = {0};
+        const char *why = tn_cuda_build(&p->launch[i], &ask, &head);
+        char *source = why ? NULL : tn_cuda_source(p->launch[i].kernel, &head);
+        tn_buf_free(&head);
+        if (why) return tn_fail(err, TN_ERR_INTERNAL, "cuda: %s: %s", p->plan->graph.nodes[l->nodes[0]].name, why);
+        if (!source) return tn_fail_memory(err);
+        of[i] = 0;
+        while (of[i] < p->n_modules && strcmp(code[of[i]].source, source) != 0) of[i]++;
+        if (of[i] < p->n_modules) {
+            tn_free(source);
+        } else {
+            code[p->n_modules].source = source;
+            code[p->n_modules++].name = p->launch[i].kernel->entry;
+        }
+    }
+    return TN_OK;
+}
+
+static tn_status load_modules(tn_program *p, const tn_cuda_code *code, const int32_t *of, tn_error *err) {
+    const tn_cu *cu = &p->device->cu;
+    tn_status status = TN_OK;
+    for (int32_t i = 0; i < p->n_modules && status == TN_OK; i++)
+        status = tn_cu_check(cu, cu->module_load(&p->modules[i], code[i].cubin), "loading a kernel", err);
+    for (int32_t i = 0; i < p->n && status == TN_OK; i++) {
+        tn_cuda_launch *l = &p->launch[i];
+        status = tn_cu_check(cu, cu->module_function(&l->function, p->modules[of[i]], l->kernel->entry),
+                             "finding a kernel", err);
+        if (status == TN_OK && l->shared_bytes > 48 << 10)
+            status = tn_cu_check(cu, cu->function_set(l->function, TN_CU_SHARED_BYTES, (int)l->shared_bytes),
+                                 "asking for shared memory", err);
+    }
+    return status;
+}
+
+static tn_status make_launches(tn_program *p, tn_error *err) {
+    tn_cuda_code *code = tn_alloc_zero((size_t)p->n, sizeof *code);
+    int32_t *of = tn_alloc_zero((size_t)p->n, sizeof *of);
+    p->launch = tn_alloc_zero((size_t)p->n, sizeof *p->launch);
+    p->modules = tn_alloc_zero((size_t)p->n, sizeof *p->modules);
+    tn_status status = code && of && p->launch && p->modules ? TN_OK : tn_fail_memory(err);
+    if (status == TN_OK) status = write_sources(p, code, of, err);
+    if (status == TN_OK) status = tn_cuda_compile_all(p->device, code, p->n_modules, err);
+    if (status == TN_OK) status = load_modules(p, code, of, err);
+    for (int32_t i = 0; code && i < p->n_modules; i++) {
+        tn_free((void *)(uintptr_t)code[i].source);
+        tn_free(code[i].cubin);
+    }
+    tn_free(code);
+    tn_free(of);
+    return status;
+}
+
+/* Memory of the program's own: step inputs, logits, shares of attention. */
+static tn_status make_buffers(tn_program *p, tn_error *err) {
+    tn_device *d = p->device;
+    const tn_cu *cu = &d->cu;
+    const tn_shape *out = &p->plan->graph.nodes[p->plan->graph.output].out[0];
+    size_t partial = 0, counters = 0;
+    for (int32_t i = 0; i < p->n; i++) {
+        if (p->launch[i].partial_bytes > partial) partial = p->launch[i].partial_bytes;
+        if (p->launch[i].counters > counters) counters = p->launch[i].counters;
+    }
+    partial = tn_align_up(partial, 256);
+    p->step_ints = COUNTS + 4 * (size_t)p->max_tokens;
+    size_t step_bytes = (p->step_ints + (size_t)p->memory->n_pages) * 4;
+    size_t logits = tn_shape_row_bytes(out) * (size_t)tn_shape_max_rows(&p->plan->graph, out);
+    tn_status status = tn_cuda_alloc(d, step_bytes, "a step's inputs", &p->step, err);
+    if (status == TN_OK) status = tn_cuda_alloc(d, partial + counters * 4 + 4, "attention", &p->scratch, err);
+    if (status == TN_OK)
+        status = tn_cu_check(cu, cu->set_bytes(p->scratch, 0, partial + counters * 4 + 4), "clearing memory", err);
+    if (status == TN_OK)
+        status =
+            tn_cu_check(cu, cu->host_alloc((void **)&p->step_host, step_bytes, 0), "allocating pinned memory", err);
+    if (status == TN_OK)
+        status = tn_cu_check(cu, cu->host_alloc((void **)&p->logits, logits, 0), "allocating pinned memory", err);
+    for (int32_t i = 0; i < p->n; i++) {
+        p->launch[i].args.step = step_arguments(p);
+        p->launch[i].args.partial = p->scratch;
+        p->launch[i].args.counters = p->scratch + partial;
+    }
+    return status;
+}
+
+/* ---- the graph ---- */
+
+static int launch_all(tn_program *p, bool programmatic) {
+    const tn_cu *cu = &p->device->cu;
+    int result = 0;
+    for (int32_t i = 0; i < p->n && result == 0; i++) {
+        tn_cuda_launch *l = &p->launch[i];
+        tn_cu_attribute attribute = {.id = TN_CU_ATTRIBUTE_PROGRAMMATIC, .value.flag = 1};
+        tn_cu_launch config = {.grid = {l->grid[0], l->grid[1], l->grid[2]},
+                               .block = {TN_K_THREADS, 1, 1},
+                               .shared_bytes = (unsigned)l->shared_bytes,
+                               .stream = p->device->stream,
+                               .attributes = &attribute,
+                               .n_attributes = programmatic && i > 0 ? 1 : 0};
+        void *arguments[] = {&l->args};
+        result = cu->launch(&config, l->function, arguments, NULL);
+    }
+    return result;
+}
+
+static int capture(tn_program *p, bool programmatic) {
+    const tn_cu *cu = &p->device->cu;
+    void *graph = NULL;
+    int result = cu->capture_begin(p->device->stream, 2 /* relaxed */);
+    if (result) return result;
+    result = launch_all(p, programmatic);
+    int end = cu->capture_end(p->device->stream, &graph);
+    if (result == 0) result = end;
+    if (result == 0) result = cu->graph_instantiate(&p->graph, graph, 0);
+    if (graph) cu->graph_destroy(graph);
+    return result;
+}
+
+/* Launches may begin before the last one ends where the hardware knows how. */
+static tn_status make_graph(tn_program *p, tn_error *err) {
+    if (p->device->arch >= 90 && capture(p, true) == 0) return TN_OK;
+    return tn_cu_check(&p->device->cu, capture(p, false), "capturing a graph", err);
+}
+
+tn_status tn_cuda_compile(tn_device *device, const tn_plan *plan, tn_memory *memory, tn_program **program,
+                          tn_error *err) {
+    *program = NULL;
+    if (plan->arena_bytes > memory->arena_bytes) return tn_fail(err, TN_ERR_INTERNAL, "cuda: the arena is too small");
+    tn_program *p = tn_alloc_zero(1, sizeof *p);
+    if (!p) return tn_fail_memory(err);
+    *p = (tn_program){.device = device,
+                      .memory = memory,
+                      .plan = plan,
+                      .n = plan->partition.n,
+                      .max_tokens = plan->graph.max_tokens};
+    tn_status status = tn_cu_check(&device->cu, device->cu.context_set(device->context), "using the device", err);
+    if (status == TN_OK) status = make_launches(p, err);
+    if (status == TN_OK) status = make_buffers(p, err);
+    if (status == TN_OK) status = make_graph(p, err);
+    if (status != TN_OK) {
+        tn_cuda_free_program(device, &p);
+        return status;
+    }
+    *program = p;
+    return TN_OK;
+}
+
+void tn_cuda_free_program(tn_device *device, tn_program **program) {
+    tn_program *p = *program;
+    if (!p) return;
+    const tn_cu *cu = &device->cu;
+    cu->context_set(device->context);
+    if (p->graph) cu->graph_exec_destroy(p->graph);
+    for (int32_t i = 0; p->modules && i < p->n_modules; i++)
+        if (p->modules[i]) cu->module_unload(p->modules[i]);
+    if (p->scratch) cu->mem_free(p->scratch);
+    if (p->step) cu->mem_free(p->step);
+    if (p->step_host) cu->host_free(p->step_host);
+    if (p->logits) cu->host_free(p->logits);
+    tn_free(p->modules);
+    tn_free(p->launch);
+    tn_free(p);
+    *program = NULL;
+}
+
+/* ---- a step ---- */
+
+/* Inputs into the pinned buffer; returns the bytes of it that the step needs. */
+static size_t fill_step(tn_program *p, const tn_step_input *in) {
+    size_t n = (size_t)in->n_tokens, max = (size_t)p->max_tokens;
+    int32_t *to = p->step_host, last = 0;
+    to[0] = in->n_tokens, to[1] = in->n_outputs, to[2] = in->max_pages, to[3] = 0;
+    memcpy(to + COUNTS, in->ids, n * 4);
+    memcpy(to + COUNTS + max, in->pos, n * 4);
+    memcpy(to + COUNTS + 2 * max, in->seq, n * 4);
+    memcpy(to + COUNTS + 3 * max, in->outputs, (size_t)in->n_outputs * 4);
+    for (int32_t i = 0; i < in->n_runs; i++)
+        if (in->runs[i].seq > last) last = in->runs[i].seq;
+    size_t pages = ((size_t)last + 1) * (size_t)in->max_pages;
+    if (pages > (size_t)p->memory->n_pages) pages = (size_t)p->memory->n_pages;
+    memcpy(to + p->step_ints, in->pages, pages * 4);
+    return (p->step_ints + pages) * 4;
+}
+
+/* What a kernel did wrong stays with the context: nothing can run on it any more. */
+static tn_status lose(tn_device *d, tn_status status, tn_error *err) {
+    if (status != TN_OK && err) memcpy(d->lost, err->text, sizeof d->lost - 1);
+    if (status != TN_OK && !d->lost[0]) strcpy(d->lost, "an earlier step failed");
+    return status;
+}
+
+tn_status tn_cuda_run(tn_program *p, const tn_step_input *step, const float **logits, tn_error *err) {
+    tn_device *d = p->device;
+    const tn_cu *cu = &d->cu;
+    if (d->lost[0]) return tn_fail(err, TN_ERR_RESOURCES, "cuda: the device was lost: %s", d->lost);
+    tn_error own;
+    if (!err) err = &own;
+    const tn_graph *g = &p->plan->graph;
+    const tn_shape *out = &g->nodes[g->output].out[0];
+    size_t rows = (size_t)(out->rows == TN_ROWS_OUTPUTS ? step->n_outputs : step->n_tokens);
+    uint64_t result = p->memory->arena + (uint64_t)p->plan->offset[g->output * TN_MAX_OUT];
+    size_t bytes = fill_step(p, step);
+    tn_status status = tn_cu_check(cu, cu->context_set(d->context), "using the device", err);
+    if (status == TN_OK)
+        status = tn_cu_check(cu, cu->to_device_async(p->step, p->step_host, bytes, d->stream), "copying a step", err);
+    if (status == TN_OK) status = tn_cu_check(cu, cu->graph_launch(p->graph, d->stream), "starting a step", err);
+    if (status == TN_OK)
+        status = tn_cu_check(cu, cu->to_host_async(p->logits, result, rows * tn_shape_row_bytes(out), d->stream),
+                             "copying logits", err);
+    if (status == TN_OK) status = tn_cu_check(cu, cu->stream_wait(d->stream), "a step", err);
+    *logits = p->logits;
+    return lose(d, status, err);
+}

@@ -1,0 +1,323 @@
+/* Products with what stands before and after them. For few rows: a team of invocations holds some rows of the weight, each
+ * lane some blocks, over all tokens. For many rows: tiles of 32 x 32. After both, one invocation a result runs the ops on
+ * it. */
+#include "backend/webgpu/emit.h"
+
+#include <string.h>
+
+typedef struct part {
+    int32_t number;
+    int32_t product[TN_FORM_MAX_NODES], n; /* nodes of the launch */
+    int32_t cols;                          /* of the segment */
+    int32_t per_group;                     /* columns of a workgroup */
+    int32_t first, last;                   /* workgroups */
+    bool quantize;
+} part;
+
+/* How the work is cut. */
+typedef struct cut {
+    bool tiles;
+    int32_t team, rows, passes; /* of a weight, in a team; at once, and how many times */
+    int32_t tokens;             /* in a workgroup */
+} cut;
+
+static int32_t blocks_of(const tn_node *n) {
+    return (n->src[0].cols + 31) / 32;
+}
+
+static const tn_webgpu_type *type_of(const tn_emit *e, const tn_node *n) {
+    const tn_weight *w = tn_src_weight(e->g, n->src[1]);
+    return tn_webgpu_type_of(w->n_out == 1 ? TN_TYPE_F32 : w->type);
+}
+
+static bool is_int8(const tn_emit *e, const tn_node *n) {
+    return tn_shape_of(e->g, n->src[0])->dtype == TN_Q8;
+}
+
+/* ---- activations: x_ID(row, block) as int8, xv_ID(row, block, k) as floats ---- */
+
+static void emit_x_int8(tn_emit *e, int32_t id, const tn_node *n) {
+    int32_t from = tn_emit_index(e, n->src[0].node), k = n->src[0].cols;
+    tn_buf *b = &e->head;
+    if (from >= 0) {
+        int32_t at = e->value[from].buffer;
+        tn_buf_printf(b,
+                      "fn x_%d(row: u32, b: u32) -> X8 {\n    let i = %du + row * %du + b * 2u;\n"
+                      "    let d = wd[%du + row * %du + b];\n    return X8(wq[i], wq[i + 1u], bitcast<f32>(d.x), "
+                      "low16(d.y), high16(d.y));\n}\n",
+                      id, at / 4, k / 16, at / 8, k / 32);
+        return;
+    }
+    tn_text at = tn_textf("%s + row * %du", tn_emit_place(e, n->src[0].node, 0).s,
+                          tn_emit_row_words(e, n->src[0].node));
+    tn_buf_printf(b,
+                  "fn x_%d(row: u32, b: u32) -> X8 {\n    let at = %s;\n    let s = aru(at + %du + b);\n"
+                  "    return X8(aru4(at + b * 8u), aru4(at + b * 8u + 4u), ars(at + %du + b), low16(s), high16(s));\n}\n"
+                  "fn xv_%d(row: u32, b: u32, k: u32) -> vec4<f32> {\n    let at = %s;\n"
+                  "    return ars(at + %du + b) * unpack(aru(at + b * 8u + k));\n}\n",
+                  id, at.s, k / 4 + k / 32, k / 4, id, at.s, k / 4);
+}
+
+static void emit_x_f32(tn_emit *e, int32_t id, const tn_node *n) {
+    int32_t from = tn_emit_index(e, n->src[0].node), k = n->src[0].cols;
+    tn_text x;
+    if (from >= 0)
+        x = tn_textf("wgf4(%du + row * %du + c)", e->value[from].buffer + n->src[0].first, e->value[from].size);
+    else
+        x = tn_textf("arf4(%s + row * %du + c)", tn_emit_place(e, n->src[0].node, n->src[0].first).s,
+                     tn_emit_row_words(e, n->src[0].node));
+    tn_buf_printf(&e->head, "fn xv_%d(row: u32, b: u32, k: u32) -> vec4<f32> {\n    let c = b * 32u + k * 4u;\n", id);
+    if (k % 32)
+        tn_buf_printf(&e->head,
+                      "    return select(vec4<f32>(), %s, vec4<u32>(c, c + 1u, c + 2u, c + 3u) < vec4<u32>(%du));\n}\n",
+                      x.s, k);
+    else
+        tn_buf_printf(&e->head, "    return %s;\n}\n", x.s);
+}
+
+/* The product's functions: its weight's, its activations', and their product of one block. */
+static void emit_product(tn_emit *e, int32_t i, const cut *c) {
+    const tn_node *n = tn_emit_node(e, i);
+    const tn_webgpu_type *t = type_of(e, n);
+    tn_emit_weight(e, i, n->src[1]);
+    if (is_int8(e, n))
+        emit_x_int8(e, i, n);
+    else
+        emit_x_f32(e, i, n);
+    if (c->tiles) return;
+    tn_buf_printf(&e->head, "fn block_%d(r: Raw_%s, row: u32, b: u32) -> f32 {\n", i, t->name);
+    if (is_int8(e, n))
+        tn_buf_printf(&e->head, "    return dot_%s(r, x_%d(row, b));\n}\n", t->name, i);
+    else
+        tn_buf_printf(&e->head,
+                      "    var s = 0.0;\n    for (var k = 0u; k < 8u; k++) { s += dot(value_%s(r, k), xv_%d(row, b, k)); }\n"
+                      "    return s;\n}\n",
+                      t->name, i);
+}
+
+/* ---- the two cores ---- */
+
+/* Sums of a team's lanes to outs[product][token][column]. */
+static void emit_team_sums(tn_emit *e, const part *p, const cut *c, const char *t) {
+    int32_t accs = p->n * c->rows;
+    tn_buf *b = &e->body;
+    if (e->d->subgroup) {
+        for (int32_t k = 0; k < accs; k++)
+            tn_buf_printf(b, "        let y%d = sum_%d(a%d[%s]);\n", k, c->team, k, t);
+        tn_buf_str(b, "        if (lane == 0u) {\n");
+        for (int32_t k = 0; k < accs; k++)
+            tn_buf_printf(b, "            outs[%du + %s * %du + team_row + %du] = y%d;\n",
+                          k / c->rows * c->tokens * p->per_group, t, p->per_group, k % c->rows, k);
+        tn_buf_str(b, "        }\n");
+        return;
+    }
+    tn_buf_str(b, "        workgroupBarrier();\n");
+    for (int32_t k = 0; k < accs; k++) tn_buf_printf(b, "        partial[%du + tid] = a%d[%s];\n", k * TN_WEBGPU_GROUP, k, t);
+    int32_t teams = TN_WEBGPU_GROUP / c->team, n = accs * teams;
+    tn_buf_printf(b,
+                  "        workgroupBarrier();\n        for (var i = tid; i < %du; i += WG) {\n"
+                  "            let k = i / %du;\n            let first = k * WG + i %% %du * %du;\n            var y = 0.0;\n"
+                  "            for (var j = 0u; j < %du; j++) { y += partial[first + j]; }\n"
+                  "            outs[k / %du * %du + %s * %du + (i %% %du) * %du + pass * %du + k %% %du] = y;\n        }\n",
+                  n, teams, teams, c->team, c->team, c->rows, c->tokens * p->per_group, t, p->per_group, teams,
+                  c->rows * c->passes, c->rows, c->rows);
+}
+
+static void emit_vector(tn_emit *e, const part *p, const cut *c) {
+    tn_buf *b = &e->body;
+    tn_buf_printf(b,
+                  "    let lane = tid %% %du;\n    for (var pass = 0u; pass < %du; pass++) {\n"
+                  "        let team_row = tid / %du * %du + pass * %du;\n",
+                  c->team, c->passes, c->team, c->rows * c->passes, c->rows);
+    for (int32_t k = 0; k < p->n * c->rows; k++) tn_buf_printf(b, "        var a%d: array<f32, %d>;\n", k, c->tokens);
+    const tn_node *n = tn_emit_node(e, p->product[0]);
+    tn_buf_printf(b, "        for (var b = lane; b < %du; b += %du) {\n", blocks_of(n), c->team);
+    for (int32_t k = 0; k < p->n * c->rows; k++)
+        tn_buf_printf(b, "            let w%d_ = load_%d(min(r0 + team_row + %du, last_row), b);\n", k,
+                      p->product[k / c->rows], k % c->rows);
+    if (c->tokens > 1) tn_buf_str(b, "            for (var t = 0u; t < n_rows; t++) {\n");
+    const char *t = c->tokens > 1 ? "t" : "0u";
+    for (int32_t k = 0; k < p->n * c->rows; k++)
+        tn_buf_printf(b, "            a%d[%s] += block_%d(w%d_, %s, b);\n", k, t, p->product[k / c->rows], k, t);
+    tn_buf_str(b, c->tokens > 1 ? "            }\n        }\n" : "        }\n");
+    if (c->tokens > 1) tn_buf_str(b, "        for (var t = 0u; t < n_rows; t++) {\n");
+    emit_team_sums(e, p, c, t);
+    tn_buf_str(b, c->tokens > 1 ? "        }\n    }\n" : "    }\n");
+    if (e->d->subgroup)
+        tn_emit_team(e, c->team);
+}
+
+static void emit_tiles(tn_emit *e, const part *p) {
+    for (int32_t k = 0; k < p->n; k++) {
+        int32_t i = p->product[k];
+        const tn_node *n = tn_emit_node(e, i);
+        tn_emit_piece(e, &e->body, "tile", "WHAT", n->name ? n->name : "", "ID", NUM(i), "BLOCKS", NUM(blocks_of(n)),
+                      "LAST_ROW", "last_row", "TYPE", type_of(e, n)->name, "X", tn_textf("xv_%d(row, b, k)", i).s,
+                      "OUT", NUM(k * 1024), NULL);
+    }
+}
+
+/* ---- after the products ---- */
+
+static void emit_quantize_after(tn_emit *e, const part *p, const cut *c, int32_t i) {
+    const tn_node *n = tn_emit_node(e, i);
+    int32_t cols = n->out[0].cols, at = p->n * c->tokens * p->per_group;
+    tn_text place = tn_textf("%s + row * %du", tn_emit_place(e, e->nodes[i], 0).s, tn_emit_row_words(e, e->nodes[i]));
+    tn_text where = tn_textf("let row = t0 + c / %du; let col = col0 + r0 + c %% %du; if (row < n_rows && col < %du)",
+                             p->per_group, p->per_group, cols);
+    tn_text q = tn_textf("%s { arstu(%s + col / 4u, pack(q)); }", where.s, place.s);
+    tn_text d = tn_textf("%s { arstu(%s + %du + col / 32u, d); arstu(%s + %du + col / 32u, sums); }", where.s, place.s,
+                         cols / 4, place.s, cols / 4 + cols / 32);
+    tn_emit_team(e, 8);
+    tn_buf_str(&e->body, "    workgroupBarrier();\n");
+    tn_emit_piece(e, &e->body, "quantize", "N", NUM(p->per_group * c->tokens), "X",
+                  tn_textf("vec4<f32>(outs[%du + c], outs[%du + c], outs[%du + c], outs[%du + c])", at, at + 1, at + 2,
+                           at + 3)
+                      .s,
+                  "STORE_Q", q.s, "STORE_D", d.s, NULL);
+}
+
+static tn_text operand_after(tn_emit *e, const tn_node *n, int k) {
+    int32_t from = tn_emit_index(e, n->src[k].node);
+    return from >= 0 ? tn_textf("v%d", from) : tn_emit_load(e, n, k, "c", false);
+}
+
+static void emit_after(tn_emit *e, const part *p, const cut *c) {
+    tn_buf *b = &e->body;
+    int32_t size = c->tokens * p->per_group, quantize = -1;
+    tn_buf_printf(b,
+                  "    workgroupBarrier();\n    for (var e = tid; e < %du; e += WG) {\n        let row = t0 + e / %du;\n"
+                  "        let c = col0 + r0 + e %% %du;\n        if (row < n_rows && r0 + e %% %du <= last_row) {\n",
+                  size, p->per_group, p->per_group, p->per_group);
+    for (int32_t i = 0, product = 0; i < e->n; i++) {
+        const tn_node *n = tn_emit_node(e, i);
+        if (e->form.role[i] == TN_BEFORE || e->form.part[i] != p->number) continue;
+        if (n->op == TN_OP_QUANTIZE) {
+            quantize = i;
+            tn_buf_printf(b, "        outs[%du + e] = v%d;\n", p->n * size, tn_emit_index(e, n->src[0].node));
+            continue;
+        }
+        if (n->op == TN_OP_MATMUL) {
+            tn_buf_printf(b, "        let v%d = outs[%du + e];\n", i, product++ * size);
+        } else {
+            tn_text x = operand_after(e, n, 0), y = n->n_src > 1 ? operand_after(e, n, 1) : x;
+            tn_buf_printf(b, "        let v%d = %s;\n", i, tn_emit_element(n, e->vec == 4, x.s, y.s).s);
+        }
+        tn_buf_printf(b, "        %s\n", tn_emit_store(e, i, "c", tn_textf("v%d", i).s, false).s);
+    }
+    tn_buf_str(b, "        }\n    }\n");
+    if (quantize >= 0) emit_quantize_after(e, p, c, quantize);
+}
+
+/* ---- the whole ---- */
+
+static void emit_before(tn_emit *e) {
+    bool any = false;
+    for (int32_t i = 0; i < e->n; i++) any |= e->form.role[i] == TN_BEFORE;
+    if (!any) return;
+    for (int32_t i = 0; i < e->n; i++)
+        for (int32_t j = 0; j < e->n; j++)
+            e->value[i].wanted |= e->form.role[i] == TN_BEFORE && tn_emit_node(e, j)->op == TN_OP_MATMUL &&
+                                  tn_emit_node(e, j)->src[0].node == e->nodes[i];
+    e->rows_apart = true;
+    tn_buf_str(&e->body, "    let first_group = group.x == 0u;\n");
+    if (e->rows_held > 1)
+        tn_buf_str(&e->body, "    for (var row = 0u; row < n_rows; row++) {\n    workgroupBarrier();\n");
+    else
+        tn_buf_str(&e->body, "    {\n    let row = 0u;\n");
+    tn_emit_row_ops(e, TN_BEFORE);
+    tn_buf_str(&e->body, "    }\n    workgroupBarrier();\n");
+    e->rows_apart = false;
+}
+
+static cut choose_cut(const tn_emit *e) {
+    cut c = {.tiles = e->kernel->core == TN_WEBGPU_TILES};
+    if (c.tiles) {
+        c.tokens = TN_WEBGPU_TILE;
+        return c;
+    }
+    c.tokens = e->form.max_rows;
+    c.team = e->d->subgroup >= 8 && e->d->subgroup <= 32 ? e->d->subgroup : 16;
+    int32_t teams = TN_WEBGPU_GROUP / c.team;
+    c.rows = teams * 4 > 32 ? 32 / teams : 4;
+    c.passes = 1;
+    return c;
+}
+
+static bool fill_part(tn_emit *e, part *p, cut *c, int32_t number) {
+    *p = (part){.number = number};
+    for (int32_t i = 0; i < e->n; i++) {
+        const tn_node *n = tn_emit_node(e, i);
+        if (e->form.role[i] == TN_BEFORE || e->form.part[i] != number) continue;
+        p->cols = n->out[0].cols;
+        p->quantize |= n->op == TN_OP_QUANTIZE;
+        if (n->op != TN_OP_MATMUL) continue;
+        const tn_webgpu_weight *w = e->d->weights ? &e->d->weights[e->g->nodes[n->src[1].node].attr.index] : NULL;
+        bool cut_up = w && w->n_segments > 1;
+        if (cut_up && (p->n || e->form.n_parts > 1)) e->why = "a weight in several bindings is multiplied by itself";
+        if (cut_up) p->cols = w->segment[e->segment].n_rows;
+        if (is_int8(e, n) && n->src[0].first) e->why = "a slice of an int8 row";
+        p->product[p->n++] = i;
+    }
+    for (int32_t i = 1; i < p->n; i++)
+        if (tn_emit_node(e, p->product[i])->src[0].cols != tn_emit_node(e, p->product[0])->src[0].cols)
+            e->why = "products of different depths meet";
+    if (c->tiles && p->n > 2) e->why = "too many products meet in one tile";
+    return !e->why;
+}
+
+static void emit_part(tn_emit *e, part *p, const cut *given, int32_t *group) {
+    cut c = *given;
+    if (c.tiles) {
+        p->per_group = TN_WEBGPU_TILE;
+    } else {
+        int32_t once = TN_WEBGPU_GROUP / c.team * c.rows;
+        if (p->quantize && once < 32) c.passes = 32 / once;
+        p->per_group = once * c.passes;
+    }
+    p->first = *group;
+    p->last = *group += (p->cols + p->per_group - 1) / p->per_group;
+    const tn_webgpu_weight *w =
+        e->d->weights
+            ? &e->d->weights[e->g->nodes[tn_emit_node(e, p->product[0])->src[1].node].attr.index]
+            : NULL;
+    int32_t col0 = w && w->n_segments > 1 ? w->segment[e->segment].row : 0;
+    tn_buf_printf(&e->body,
+                  "    if (group.x >= %du && group.x < %du) {\n    let r0 = (group.x - %du) * %du;\n    let last_row = %s;\n"
+                  "    let col0 = %s;\n    let t0 = group.y * %du;\n",
+                  p->first, p->last, p->first, p->per_group, tn_emit_number(e, (uint32_t)p->cols - 1).s,
+                  tn_emit_number(e, (uint32_t)col0).s, c.tokens);
+    for (int32_t k = 0; k < p->n; k++) emit_product(e, p->product[k], &c);
+    if (c.tiles)
+        emit_tiles(e, p);
+    else
+        emit_vector(e, p, &c);
+    emit_after(e, p, &c);
+    tn_buf_str(&e->body, "    }\n");
+}
+
+void tn_emit_matmuls(tn_emit *e) {
+    cut c = choose_cut(e);
+    int32_t group = 0, outs = 0, partial = 0;
+    e->rows_held = c.tiles ? 1 : c.tokens;
+    emit_before(e);
+    for (int32_t k = 0; k < e->form.n_parts && !e->why; k++) {
+        part p;
+        if (!fill_part(e, &p, &c, k)) return;
+        emit_part(e, &p, &c, &group);
+        int32_t need = (p.n + p.quantize) * c.tokens * p.per_group;
+        if (need > outs) outs = need;
+        if (p.n * c.rows > partial) partial = p.n * c.rows;
+    }
+    tn_buf_printf(&e->types, "var<workgroup> outs: array<f32, %d>;\n", outs);
+    e->extra_bytes += outs * 4;
+    if (c.tiles) {
+        tn_buf_str(&e->types, "var<workgroup> tile_w: array<vec4<f32>, 256>;\nvar<workgroup> tile_x: array<vec4<f32>, 256>;\n");
+        e->extra_bytes += 8192;
+    } else if (!e->d->subgroup) {
+        tn_buf_printf(&e->types, "var<workgroup> partial: array<f32, %d>;\n", partial * TN_WEBGPU_GROUP);
+        e->extra_bytes += partial * TN_WEBGPU_GROUP * 4;
+    }
+    e->x = (uint32_t)group;
+    e->rows_per_y = c.tokens;
+}

@@ -1,0 +1,86 @@
+/* Loading an implementation of webgpu.h at run time. The one file that knows that implementations differ: wgpu-native waits
+ * with a poll of its own, where the standard processes events; it can leave out loop counters. */
+#include "backend/webgpu/native.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#ifndef TN_WEBGPU_DIR
+#define TN_WEBGPU_DIR "third_party/webgpu" /* where scripts/fetch-webgpu.sh puts it; the build gives the full path */
+#endif
+
+static const char *const names[] = {"libwgpu_native.so", "libwgpu_native-release.so", "libwebgpu_dawn.so",
+                                    "libwebgpu.so"};
+
+/* The folder that holds this code, as a library or a program: BIN/../lib is searched below it. */
+static void own_folder(char *path, size_t size) {
+    Dl_info info;
+    snprintf(path, size, ".");
+    if (!dladdr((void *)(uintptr_t)&tn_webgpu_library_open, &info) || !info.dli_fname) return;
+    snprintf(path, size, "%s", info.dli_fname);
+    char *slash = strrchr(path, '/');
+    if (slash)
+        *slash = 0;
+    else
+        snprintf(path, size, ".");
+}
+
+/* Nothing is ever unloaded: implementations keep threads of their own. */
+static void *search(void) {
+    char own[512], path[768];
+    own_folder(own, sizeof own);
+    const char *const folders[] = {own, "/../lib/", TN_WEBGPU_DIR, "/", "", ""};
+    for (size_t f = 0; f < sizeof folders / sizeof *folders; f += 2)
+        for (size_t n = 0; n < sizeof names / sizeof *names; n++) {
+            snprintf(path, sizeof path, "%s%s%s", folders[f], folders[f + 1], names[n]);
+            void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+            if (handle) return handle;
+        }
+    return NULL;
+}
+
+static bool load(void *handle, const char *name, void *out) {
+    char symbol[80];
+    snprintf(symbol, sizeof symbol, "wgpu%s", name);
+    void *p = dlsym(handle, symbol);
+    memcpy(out, &p, sizeof p); /* ISO C has no conversion from an object to a function pointer */
+    return p != NULL;
+}
+
+tn_status tn_webgpu_library_open(tn_webgpu_library *lib, const char *path, tn_error *err) {
+    *lib = (tn_webgpu_library){0};
+    lib->handle = path ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : search();
+    if (!lib->handle && path) return tn_fail(err, TN_ERR_UNAVAILABLE, "cannot load %.200s: %.200s", path, dlerror());
+    if (!lib->handle)
+        return tn_fail(err, TN_ERR_UNAVAILABLE,
+                       "no WebGPU library was found (libwgpu_native.so): not in ../lib, not in %.200s, not on the "
+                       "loader's path; scripts/fetch-webgpu.sh fetches one",
+                       TN_WEBGPU_DIR);
+    const char *missing = NULL;
+#define FN(result, name, params)                                                                                     \
+    if (!load(lib->handle, #name, &lib->name)) missing = #name;
+    TN_WEBGPU_FUNCTIONS(FN)
+#undef FN
+    load(lib->handle, "DevicePoll", &lib->DevicePoll);
+    load(lib->handle, "DeviceCreateShaderModuleTrusted", &lib->DeviceCreateShaderModuleTrusted);
+    if (missing) return tn_fail(err, TN_ERR_UNAVAILABLE, "the WebGPU library is too old: it has no wgpu%s", missing);
+    return TN_OK;
+}
+
+void tn_webgpu_poll(const tn_webgpu_library *lib, WGPUInstance instance, WGPUDevice device, bool wait) {
+    if (lib->DevicePoll && device) {
+        lib->DevicePoll(device, wait, NULL);
+        return;
+    }
+    lib->InstanceProcessEvents(instance);
+    if (wait) nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
+}
+
+WGPUShaderModule tn_webgpu_module(const tn_webgpu_library *lib, WGPUDevice device,
+                                  const WGPUShaderModuleDescriptor *desc) {
+    enum { BOUNDS_CHECKS = 1 };
+    if (lib->DeviceCreateShaderModuleTrusted) return lib->DeviceCreateShaderModuleTrusted(device, desc, BOUNDS_CHECKS);
+    return lib->DeviceCreateShaderModule(device, desc);
+}

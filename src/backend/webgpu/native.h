@@ -1,0 +1,31 @@
+/* The implementation of WebGPU that was found, and what differs between implementations. */
+#ifndef TN_WEBGPU_NATIVE_H
+#define TN_WEBGPU_NATIVE_H
+
+#include "backend/webgpu/api.h"
+#include "base/error.h"
+
+typedef struct tn_webgpu_library {
+    void *handle;
+#define FN(result, name, params) result(*name) params;
+    TN_WEBGPU_FUNCTIONS(FN)
+#undef FN
+    /* wgpu-native's own; NULL elsewhere */
+    WGPUBool (*DevicePoll)(WGPUDevice, WGPUBool wait, const uint64_t *submission);
+    WGPUShaderModule (*DeviceCreateShaderModuleTrusted)(WGPUDevice, const WGPUShaderModuleDescriptor *,
+                                                        WGPUFlags checks);
+} tn_webgpu_library;
+
+/* Finds and opens a library: `path`, or where path is NULL the usual places. TN_ERR_UNAVAILABLE says where it looked. */
+tn_status tn_webgpu_library_open(tn_webgpu_library *lib, const char *path, tn_error *err);
+
+/* Lets callbacks run. `wait`: the work submitted so far must be done when this returns (where the implementation can wait;
+ * callers ask again until their callback has run). */
+void tn_webgpu_poll(const tn_webgpu_library *lib, WGPUInstance instance, WGPUDevice device, bool wait);
+
+/* A shader module: with bounds checks on every buffer access, but without counters in every loop where that can be asked
+ * for: our loops end. */
+WGPUShaderModule tn_webgpu_module(const tn_webgpu_library *lib, WGPUDevice device,
+                                  const WGPUShaderModuleDescriptor *desc);
+
+#endif

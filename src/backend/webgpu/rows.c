@@ -1,0 +1,365 @@
+/* Row programs: the ops of a launch on the row of one token, by one workgroup. Element ops that follow each other share a
+ * loop, in which their values are variables; what another loop reads is kept in the workgroup's memory (or read back from
+ * the arena, where it is stored anyway). */
+#include "backend/webgpu/emit.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Element ops: the expression of $a and $b (or the op's number $f); functions come for V and, with a $1, for f32. */
+static const struct {
+    tn_op op;
+    const char *text;
+} elements[] = {
+    {TN_OP_ADD, "$a + $b"},
+    {TN_OP_MUL, "$a * $b"},
+    {TN_OP_SCALE, "$a * $f"},
+    {TN_OP_SOFTCAP, "softcap$1($a, $f)"},
+    {TN_OP_SILU, "silu$1($a)"},
+    {TN_OP_GELU, "gelu$1($a)"},
+    {TN_OP_GELU_QUICK, "gelu_quick$1($a)"},
+    {TN_OP_SIGMOID, "sigmoid$1($a)"},
+    {TN_OP_SOFTPLUS, "softplus$1($a)"},
+};
+
+static const char *element_of(tn_op op) {
+    for (size_t i = 0; i < sizeof elements / sizeof *elements; i++)
+        if (elements[i].op == op) return elements[i].text;
+    return NULL;
+}
+
+bool tn_webgpu_has_row_op(tn_op op) {
+    return element_of(op) || op == TN_OP_RMS_NORM || op == TN_OP_L2_NORM || op == TN_OP_ROPE ||
+           op == TN_OP_ROPE_TABLE || op == TN_OP_QUANTIZE || op == TN_OP_SOFTMAX || op == TN_OP_EMBED ||
+           op == TN_OP_SELECT_ROWS || op == TN_OP_KV_WRITE;
+}
+
+tn_text tn_emit_element(const tn_node *node, bool scalar, const char *a, const char *b) {
+    tn_text f = tn_textf("%.9e", (double)(node->op == TN_OP_SCALE ? node->attr.factor : node->attr.softcap)), t = {""};
+    size_t n = 0;
+    for (const char *p = element_of(node->op); *p; p++) {
+        char one[2] = {*p, 0};
+        const char *piece = one;
+        if (*p == '$') {
+            p++;
+            piece = *p == 'a' ? a : *p == 'b' ? b : *p == 'f' ? f.s : scalar ? "1" : "";
+        }
+        if (n + strlen(piece) >= sizeof t.s) break;
+        memcpy(t.s + n, piece, strlen(piece) + 1);
+        n += strlen(piece);
+    }
+    return t;
+}
+
+/* ---- the order of loops ---- */
+
+static int32_t columns(const tn_emit *e, const tn_node *n) {
+    int32_t cols = n->op == TN_OP_KV_WRITE ? n->src[1].cols : n->out[0].cols;
+    return cols / e->parts;
+}
+
+static bool is_norm(const tn_node *n) {
+    return n->op == TN_OP_RMS_NORM || n->op == TN_OP_L2_NORM;
+}
+
+/* A norm of all columns that a worker has. */
+static bool whole_norm(const tn_emit *e, const tn_node *n) {
+    return is_norm(n) && (n->attr.head_dim == 0 || n->attr.head_dim == columns(e, n));
+}
+
+/* Ops that share loops: each element from the same element of the sources. */
+static bool in_loop(const tn_emit *e, const tn_node *n) {
+    return element_of(n->op) || whole_norm(e, n);
+}
+
+static bool shifted(const tn_node *n, int k) {
+    return n->src[k].first != 0 || n->src[k].cols != n->out[0].cols;
+}
+
+static void order_loops(tn_emit *e, tn_role role) {
+    int32_t open = -1, next = 1 + 100 * (int32_t)role; /* loops of the roles differ */
+    const tn_node *last = NULL;
+    for (int32_t i = 0; i < e->n; i++) {
+        if (e->form.role[i] != role) continue;
+        const tn_node *n = tn_emit_node(e, i);
+        bool fresh = open < 0 || !in_loop(e, n) || is_norm(n) || columns(e, n) != columns(e, last);
+        for (int k = 0; k < n->n_src && !fresh; k++) {
+            int32_t from = tn_emit_index(e, n->src[k].node);
+            fresh = from >= 0 && e->value[from].loop == open && shifted(n, k);
+        }
+        if (fresh) open = next++;
+        e->value[i].loop = open;
+        if (!in_loop(e, n)) open = -1;
+        last = n;
+    }
+}
+
+/* ---- the workgroup's memory ---- */
+
+/* The last op that reads node i outside its loop; -1: none. */
+static int32_t last_reader(const tn_emit *e, int32_t i) {
+    int32_t last = -1;
+    for (int32_t j = i + 1; j < e->n; j++)
+        for (int k = 0; k < tn_emit_node(e, j)->n_src; k++)
+            if (tn_emit_node(e, j)->src[k].node == e->nodes[i] && e->value[j].loop != e->value[i].loop) last = j;
+    return last;
+}
+
+void tn_emit_give_buffers(tn_emit *e, tn_role role) {
+    for (int32_t i = 0; i < e->n; i++) {
+        const tn_node *n = tn_emit_node(e, i);
+        tn_webgpu_value *v = &e->value[i];
+        if (e->form.role[i] != role || n->out[0].dtype != TN_F32 || v->buffer >= 0) continue;
+        int32_t reader = last_reader(e, i);
+        if (!v->wanted && (reader < 0 || (v->stored && !e->rows_apart))) continue;
+        v->size = (columns(e, n) + 3) / 4 * 4;
+        for (int32_t j = 0; j < i && v->buffer < 0 && !v->wanted; j++) { /* one whose readers are done */
+            const tn_webgpu_value *u = &e->value[j];
+            int32_t done = last_reader(e, j);
+            bool taken = u->buffer < 0 || u->wanted || u->size != v->size || done < 0 ||
+                         e->value[done].loop >= v->loop;
+            for (int32_t k = j + 1; k < i && !taken; k++) taken = e->value[k].buffer == u->buffer;
+            if (!taken) v->buffer = u->buffer;
+        }
+        if (v->buffer >= 0) continue;
+        v->buffer = e->shared;
+        e->shared += v->size * (v->wanted ? e->rows_held : 1);
+    }
+}
+
+/* ---- ops ---- */
+
+static tn_text variable(tn_emit *e, int32_t i, int k, const char *c) {
+    const tn_node *n = tn_emit_node(e, i);
+    int32_t from = tn_emit_index(e, n->src[k].node);
+    if (from >= 0 && e->value[from].loop == e->value[i].loop) return tn_textf("v%d", from);
+    return tn_emit_load(e, n, k, c, true);
+}
+
+/* What must come before the loop of norm i: its factor. */
+static void emit_factor(tn_emit *e, int32_t i) {
+    const tn_node *n = tn_emit_node(e, i);
+    tn_emit_team(e, TN_WEBGPU_GROUP);
+    tn_emit_piece(e, &e->body, n->op == TN_OP_RMS_NORM ? "rms_norm" : "l2_norm", "ID", NUM(i), "N",
+                  NUM(columns(e, n)), "X", tn_emit_load(e, n, 0, "c", true).s, "WG", NUM(TN_WEBGPU_GROUP), "EPS",
+                  tn_textf("%.9e", (double)n->attr.eps).s, NULL);
+}
+
+/* Ops i .. end of one loop. */
+static void emit_loop(tn_emit *e, int32_t first, tn_role role) {
+    const tn_node *n = tn_emit_node(e, first);
+    if (is_norm(n)) emit_factor(e, first);
+    tn_buf_printf(&e->body, "    for (var c = tid * VEC; c < %du; c += WG * VEC) {\n", columns(e, n));
+    for (int32_t i = first; i < e->n; i++) {
+        n = tn_emit_node(e, i);
+        if (e->form.role[i] != role || e->value[i].loop != e->value[first].loop) continue;
+        tn_text a = variable(e, i, 0, "c"), b = n->n_src > 1 ? variable(e, i, 1, "c") : a;
+        tn_text y = is_norm(n) ? tn_textf("%s * f%d", a.s, i) : tn_emit_element(n, false, a.s, b.s);
+        tn_buf_printf(&e->body, "        let v%d = %s;\n        %s\n", i, y.s,
+                      tn_emit_store(e, i, "c", tn_textf("v%d", i).s, true).s);
+    }
+    tn_buf_str(&e->body, "    }\n");
+}
+
+static void emit_norm_heads(tn_emit *e, int32_t i) {
+    const tn_node *n = tn_emit_node(e, i);
+    int32_t group = n->attr.head_dim ? n->attr.head_dim : n->out[0].cols;
+    double eps = (double)n->attr.eps;
+    tn_emit_team(e, 16);
+    tn_emit_piece(e, &e->body, "norm_heads", "GROUPS", NUM(columns(e, n) / group), "GROUP", NUM(group), "X",
+                  tn_emit_load(e, n, 0, "c", true).s, "STORE", tn_emit_store(e, i, "c", "y", true).s, "FACTOR",
+                  n->op == TN_OP_RMS_NORM ? tn_textf("inverseSqrt(s / %d.0 + %.9e)", group, eps).s
+                                          : tn_textf("1.0 / max(sqrt(s), %.9e)", eps).s,
+                  NULL);
+}
+
+static void emit_softmax(tn_emit *e, int32_t i) {
+    const tn_node *n = tn_emit_node(e, i);
+    tn_emit_team(e, TN_WEBGPU_GROUP);
+    tn_buf_str(&e->body, "    {\n");
+    tn_emit_piece(e, &e->body, "softmax", "ID", NUM(i), "N", NUM(n->out[0].cols), "WG", NUM(TN_WEBGPU_GROUP), "X",
+                  tn_emit_load(e, n, 0, "c", true).s, "STORE", tn_emit_store(e, i, "c", "y", true).s, NULL);
+    tn_buf_str(&e->body, "    }\n");
+}
+
+static void emit_rope(tn_emit *e, int32_t i) {
+    const tn_node *n = tn_emit_node(e, i);
+    int32_t apart = n->attr.neox ? n->attr.n_rot / 2 : 1;
+    tn_emit_piece(e, &e->body, "rope", "N", NUM(columns(e, n)), "HEAD", NUM(n->attr.head_dim), "ROT",
+                  NUM(n->attr.n_rot), "APART", NUM(apart), "SECOND",
+                  n->attr.neox ? tn_textf("j >= %du", apart).s : "(j & 1u) == 1u", "PAIR",
+                  n->attr.neox ? tn_textf("j %% %du", apart).s : "j / 2u", "X", tn_emit_load(e, n, 0, "c", false).s,
+                  "OTHER", tn_emit_load(e, n, 0, "other", false).s, "COSINE",
+                  tn_emit_load(e, n, 1, "2u * pair", false).s, "SINE",
+                  tn_emit_load(e, n, 1, "2u * pair + 1u", false).s, "STORE", tn_emit_store(e, i, "c", "y", false).s,
+                  NULL);
+}
+
+/* An int8 row goes to the workgroup's memory for the products, to the arena for other launches. */
+static void emit_quantize(tn_emit *e, int32_t i) {
+    const tn_node *n = tn_emit_node(e, i);
+    int32_t cols = n->out[0].cols, mine = cols / e->parts;
+    tn_webgpu_value *v = &e->value[i];
+    tn_text q = {""}, d = {""}, base = e->parts > 1 ? tn_textf("head * %du + c", mine) : tn_textf("c");
+    if (v->wanted) {
+        v->buffer = e->q_words;
+        e->q_words += cols / 4 * e->rows_held;
+        q = tn_textf("let at = %du + row * %du + c / 4u; wq[at >> 2u][at & 3u] = pack(q);", v->buffer, cols / 4);
+        d = tn_textf("wd[%du + row * %du + c / 32u] = vec2<u32>(d, sums);", v->buffer / 8, cols / 32);
+    }
+    if (v->stored) {
+        tn_text place = tn_emit_place(e, e->nodes[i], 0);
+        const char *when = e->rows_apart ? "if (first_group) " : "";
+        tn_text at = tn_textf("%s + row * %du", place.s, tn_emit_row_words(e, e->nodes[i]));
+        q = tn_textf("%s %s{ arstu(%s + (%s) / 4u, pack(q)); }", q.s, when, at.s, base.s);
+        d = tn_textf("%s %s{ arstu(%s + %du + (%s) / 32u, d); arstu(%s + %du + (%s) / 32u, sums); }", d.s, when,
+                     at.s, cols / 4, base.s, at.s, cols / 4 + cols / 32, base.s);
+    }
+    tn_emit_team(e, 8);
+    tn_text x[4];
+    for (int k = 0; k < 4; k++) x[k] = tn_emit_load(e, n, 0, tn_textf("c + %du", k).s, false);
+    tn_text x4 = tn_textf("vec4<f32>(%.110s, %.110s, %.110s, %.110s)", x[0].s, x[1].s, x[2].s, x[3].s);
+    tn_emit_piece(e, &e->body, "quantize", "N", NUM(mine), "X", x4.s, "STORE_Q", q.s, "STORE_D", d.s, NULL);
+}
+
+static void emit_embed(tn_emit *e, int32_t i) {
+    const tn_node *n = tn_emit_node(e, i);
+    const tn_weight *from = tn_src_weight(e->g, n->src[1]);
+    const tn_webgpu_weight *w = tn_emit_weight(e, i, n->src[1]);
+    const tn_webgpu_type *t = tn_webgpu_type_of(from->n_out == 1 ? TN_TYPE_F32 : from->type);
+    const tn_webgpu_segment *s = w ? &w->segment[w->n_segments > 1 ? e->segment : 0] : NULL;
+    int32_t cols = n->out[0].cols;
+    tn_text store = cols % 32 == 0 && e->vec == 4
+                        ? tn_emit_store(e, i, "c", "x", true)
+                        : tn_textf("for (var j = 0u; j < 4u && c + j < %du; j++) { let y = x[j]; %s }", cols,
+                                   tn_emit_store(e, i, "c + j", "y", false).s);
+    tn_emit_piece(e, &e->body, "embed", "IDS", NUM(e->step.ids), "FIRST",
+                  tn_emit_number(e, s ? (uint32_t)s->row : 0).s, "ROWS",
+                  tn_emit_number(e, s ? (uint32_t)s->n_rows : 0).s, "BLOCKS", NUM((cols + 31) / 32), "WEIGHT", NUM(i),
+                  "TYPE", t->name, "STORE", store.s, NULL);
+}
+
+/* ---- rope tables: the host's share ---- */
+
+/* YaRN (Peng et al. 2023): the pair that turns `turns` times in n_context positions. */
+static double pair_of_turns(double turns, const tn_rope_params *r, double n_rot) {
+    return n_rot * log(r->n_ctx_orig / (turns * 2 * 3.14159265358979323846)) / (2 * log((double)r->base));
+}
+
+/* The part of a turn by which pair p advances with each position. */
+static double turn_of(const tn_node *n, const float *factors, int32_t p) {
+    const tn_rope_params *r = &n->attr.rope;
+    double n_rot = n->attr.n_rot, share = 0;
+    if (r->ext_factor != 0) {
+        double low = fmax(floor(pair_of_turns((double)r->beta_fast, r, n_rot)), 0);
+        double high = fmin(ceil(pair_of_turns((double)r->beta_slow, r, n_rot)), n_rot - 1);
+        double line = (p - low) / fmax(high - low, 0.001);
+        share = (1 - fmin(fmax(line, 0), 1)) * (double)r->ext_factor;
+    }
+    double frequency = pow((double)r->base, -2.0 * p / n_rot) / (factors ? (double)factors[p] : 1.0);
+    return frequency * ((double)r->freq_scale * (1 - share) + share) / (2 * 3.14159265358979323846);
+}
+
+static void emit_rope_table(tn_emit *e, int32_t i) {
+    const tn_node *n = tn_emit_node(e, i);
+    const tn_weight *w = n->n_src ? tn_src_weight(e->g, n->src[0]) : NULL;
+    if (w && w->type != TN_TYPE_F32) e->why = "rope factors that are not f32";
+    tn_text place = tn_emit_place(e, e->nodes[i], 0);
+    int32_t first = e->n_numbers;
+    for (int32_t p = 0; p < n->attr.n_rot / 2 && !e->why; p++) {
+        double turn = turn_of(n, w && e->plan ? w->data : NULL, p);
+        turn -= floor(turn);
+        double high = floor(turn * 4294967296.0);
+        tn_emit_number(e, (uint32_t)((turn * 4294967296.0 - high) * 4294967296.0));
+        tn_emit_number(e, (uint32_t)high);
+    }
+    double factor = (double)n->attr.rope.attn_factor;
+    if (n->attr.rope.ext_factor != 0) factor *= 1 + 0.1 * log(1 / (double)n->attr.rope.freq_scale);
+    tn_emit_piece(e, &e->body, "rope_table", "PAIRS", NUM(n->attr.n_rot / 2), "POS", NUM(e->step.pos), "ANGLES",
+                  NUM(first), "OUT", tn_textf("%s + row * %du", place.s, n->attr.n_rot).s, "FACTOR",
+                  tn_textf("%.9e", factor).s, NULL);
+}
+
+/* ---- caches ---- */
+
+/* Elements c, c + 1, ... of source k as one unit of the cache: a call of a function made for it. */
+static tn_text unit(tn_emit *e, const tn_node *n, int k) {
+    tn_text x[8];
+    int dims = tn_webgpu_kv_dims(e->kv_type);
+    for (int j = 0; j < dims; j++) x[j] = tn_emit_load(e, n, k, tn_textf("c + %du", j).s, false);
+    tn_buf_printf(&e->head, "fn unit_%d(c: u32, row: u32, head: u32) -> vec4<u32> {\n    return ", k);
+    if (dims == 4)
+        tn_buf_printf(&e->head, "bitcast<vec4<u32>>(vec4<f32>(%s, %s, %s, %s));\n}\n", x[0].s, x[1].s, x[2].s, x[3].s);
+    for (int j = 0; j < 8 && dims == 8; j += 2)
+        tn_buf_printf(&e->head, "%spack2x16float(vec2<f32>(%s, %s))%s", j ? ", " : "vec4<u32>(", x[j].s, x[j + 1].s,
+                      j < 6 ? "" : ");\n}\n");
+    return tn_textf("unit_%d(c, row, %s)", k, e->parts > 1 ? "head" : "0u");
+}
+
+static void emit_kv_write(tn_emit *e, int32_t i) {
+    const tn_node *n = tn_emit_node(e, i);
+    const tn_attr *a = &n->attr;
+    int32_t dims = tn_webgpu_kv_dims(e->kv_type);
+    if (a->head_dim % 8 || a->v_dim % 8) {
+        e->why = "heads whose size is not a multiple of 8";
+        return;
+    }
+    e->state = a->index;
+    int32_t ku = a->head_dim / dims, vu = a->v_dim / dims;
+    tn_emit_piece(e, &e->body, "kv_write", "POS", NUM(e->step.pos), "PAGES_AT", NUM(e->step.pages_at), "HEADS",
+                  NUM(a->n_kv / e->parts), "N_KV", NUM(a->n_kv), "HEAD0", e->parts > 1 ? "head" : "0u", "K_UNITS",
+                  NUM(ku), "V_UNITS", NUM(vu), "K_DIM", NUM(a->head_dim), "V_DIM", NUM(a->v_dim), "DIMS", NUM(dims),
+                  "BLOCK", NUM((ku + vu) * TN_PAGE_TOKENS), "K", unit(e, n, 1).s, "VALUE", unit(e, n, 2).s, NULL);
+}
+
+static void emit_op(tn_emit *e, int32_t i) {
+    const tn_node *n = tn_emit_node(e, i);
+    switch (n->op) {
+    case TN_OP_RMS_NORM:
+    case TN_OP_L2_NORM: emit_norm_heads(e, i); break;
+    case TN_OP_SOFTMAX: emit_softmax(e, i); break;
+    case TN_OP_ROPE: emit_rope(e, i); break;
+    case TN_OP_QUANTIZE: emit_quantize(e, i); break;
+    case TN_OP_EMBED: emit_embed(e, i); break;
+    case TN_OP_ROPE_TABLE: emit_rope_table(e, i); break;
+    case TN_OP_KV_WRITE: emit_kv_write(e, i); break;
+    case TN_OP_SELECT_ROWS:
+        tn_emit_piece(e, &e->body, "select_rows", "OUTPUTS", NUM(e->step.outputs), "N", NUM(n->out[0].cols), "X",
+                      tn_emit_load(e, n, 0, "c", true).s, "STORE", tn_emit_store(e, i, "c", "y", true).s, NULL);
+        break;
+    default: e->why = "no row kernel for the op"; break;
+    }
+}
+
+/* Whether loop of op i reads what other invocations wrote before it. */
+static bool waits(const tn_emit *e, int32_t i) {
+    for (int32_t j = i; j < e->n; j++)
+        for (int k = 0; k < tn_emit_node(e, j)->n_src && e->value[j].loop == e->value[i].loop; k++) {
+            int32_t from = tn_emit_index(e, tn_emit_node(e, j)->src[k].node);
+            if (from >= 0 && e->value[from].loop != e->value[i].loop) return true;
+        }
+    return false;
+}
+
+void tn_emit_row_ops(tn_emit *e, tn_role role) {
+    order_loops(e, role);
+    tn_emit_give_buffers(e, role);
+    int32_t done = -1;
+    for (int32_t i = 0; i < e->n && !e->why; i++) {
+        if (e->form.role[i] != role || e->value[i].loop == done) continue;
+        done = e->value[i].loop;
+        if (waits(e, i)) tn_buf_str(&e->body, "    workgroupBarrier();\n    storageBarrier();\n");
+        tn_buf_printf(&e->body, "    // %s\n", tn_ops[tn_emit_node(e, i)->op].name);
+        if (in_loop(e, tn_emit_node(e, i)))
+            emit_loop(e, i, role);
+        else
+            emit_op(e, i);
+    }
+}
+
+void tn_emit_rows(tn_emit *e) {
+    tn_buf_str(&e->body, "    let row = group.y * 32768u + group.x;\n    if (row >= n_rows) { return; }\n");
+    tn_emit_row_ops(e, TN_BEFORE);
+    e->x = 0;
+    e->rows_per_y = 1;
+}

@@ -1,0 +1,175 @@
+/* The WebGPU backend's own types. A launch of the plan becomes one compute dispatch. Its shader is text put together from
+ * the pieces in kernels/: a core for the form of the launch, a piece for each op around it. All that differs between layers
+ * (where values and weights lie) is in a few numbers that the shader reads, so that layers share pipelines. */
+#ifndef TN_WEBGPU_H
+#define TN_WEBGPU_H
+
+#include "backend/backend.h"
+#include "backend/webgpu/native.h"
+#include "base/str.h"
+#include "plan/form.h"
+
+/* ---- weights: weights.c, pack.c ---- */
+
+/* A weight lies in planes, each with all its rows one after the other; a block is 32 weights, the last one of a row padded
+ * with zeros. x = a q + b, where q is an integer of 8 bits and a, b follow from the block's scales. */
+typedef struct tn_webgpu_type {
+    tn_type type;
+    const char *name;    /* of the piece kernels/NAME.wgsl that unpacks it */
+    int32_t quants;      /* 32-bit words a block of the first plane: bits of q, or the floats themselves */
+    int32_t high;        /* words a block of further bits of q */
+    int32_t scale_bytes; /* a block: 0, 2 or 4 */
+    bool super;          /* a word for every 8 blocks: scales of the scales */
+    bool floats;         /* x = q */
+    int scales;          /* a, b of a block: 1, or 2 for halves of 16 */
+    /* One block at element i of a row in the file's layout -> planes (super only for the first of 8 blocks). */
+    void (*pack)(const uint8_t *row, int32_t i, uint32_t *quants, uint32_t *high, uint32_t *scale, uint32_t *super);
+} tn_webgpu_type;
+/* NULL: not a type this backend can hold. */
+const tn_webgpu_type *tn_webgpu_type_of(tn_type type);
+
+enum { TN_WEBGPU_PLANES = 4 }; /* quants, high, scale, super */
+
+/* Rows [row, row + n_rows) of a weight: as many as one binding can hold. */
+typedef struct tn_webgpu_segment {
+    int32_t slab;
+    int32_t row, n_rows;
+    uint64_t offset, bytes;            /* in the slab */
+    uint64_t plane[TN_WEBGPU_PLANES]; /* bytes from `offset` */
+} tn_webgpu_segment;
+
+typedef struct tn_webgpu_weight {
+    const tn_webgpu_type *type; /* a vector is held as F32, whatever the file has */
+    int32_t n_out, n_in, n_blocks;
+    tn_webgpu_segment *segment;
+    int32_t n_segments;
+} tn_webgpu_weight;
+
+/* Number of segments that a weight will have. */
+int32_t tn_webgpu_segments(const tn_device *d, const tn_weight *w);
+
+/* ---- device: device.c, shader.c ---- */
+
+enum { TN_WEBGPU_GROUP = 128 }; /* invocations in a workgroup */
+
+/* A kind of bind group: 0 the arena, 1 the step, 2 the numbers, 3 a cache where kind is odd, 4.. kind / 2 windows on weights. */
+enum { TN_WEBGPU_KINDS = 12 };
+
+typedef struct tn_webgpu_pipeline {
+    uint64_t hash;
+    char *text;
+    int32_t kind;
+    WGPUComputePipeline pipeline;
+} tn_webgpu_pipeline;
+
+struct tn_device {
+    tn_webgpu_library lib;
+    WGPUInstance instance;
+    WGPUAdapter adapter;
+    WGPUDevice device;
+    WGPUQueue queue;
+    WGPULimits limits;
+    tn_caps caps;
+    bool f16, packed_dot;
+    int32_t subgroup;        /* invocations in every subgroup; 0: none, or it varies */
+    const char *enable;      /* first lines of every shader */
+    uint64_t max_binding;    /* bytes; tests make it smaller, before the weights are put */
+    bool lost;               /* every call fails from then on */
+    tn_error error;          /* the first one since it was last asked for; set by a callback */
+    WGPUBindGroupLayout layout[TN_WEBGPU_KINDS]; /* made when first wanted */
+    WGPUPipelineLayout pipeline_layout[TN_WEBGPU_KINDS];
+    tn_webgpu_pipeline *pipelines;
+    int32_t n_pipelines, pipelines_cap;
+    WGPUBuffer *slabs;
+    int32_t n_slabs;
+    tn_webgpu_weight *weights;
+    int32_t n_weights;
+    uint64_t weight_bytes;
+};
+
+struct tn_memory {
+    WGPUBuffer *states;
+    int32_t n_states, n_pages;
+    tn_kv_type kv_type;
+    WGPUBuffer arena;
+    uint64_t arena_bytes;
+};
+
+/* The error that a callback left behind, if any, told as the outcome of `what`; it is forgotten. */
+tn_status tn_webgpu_check(tn_device *d, const char *what, tn_error *err);
+tn_status tn_webgpu_buffer(tn_device *d, WGPUBuffer *buffer, uint64_t bytes, WGPUFlags usage, const char *what,
+                           tn_error *err);
+void tn_webgpu_buffer_free(tn_device *d, WGPUBuffer *buffer);
+/* Waits until *done is set by a callback; false: the device was lost. */
+bool tn_webgpu_wait(tn_device *d, const volatile bool *done);
+
+/* The pipeline of this text, from the cache or made. Owned by the device. */
+tn_status tn_webgpu_pipeline_get(tn_device *d, const char *text, int32_t kind, WGPUComputePipeline *pipeline,
+                                 tn_error *err);
+WGPUBindGroupLayout tn_webgpu_layout(tn_device *d, int32_t kind);
+
+tn_status tn_webgpu_put_weights(tn_device *d, const tn_weight *const *weights, int32_t n,
+                                void (*done)(void *data, int32_t weight, double share), void *data, tn_error *err);
+
+/* ---- caches: units of 16 bytes ---- */
+
+/* Inside a page, for each kv head: K as [unit of the head][position], V as [position][unit of the head]. */
+static inline int32_t tn_webgpu_kv_dims(tn_kv_type type) {
+    return type == TN_KV_F32 ? 4 : 8; /* elements in a unit */
+}
+static inline int32_t tn_webgpu_kv_units(tn_kv_type type, int32_t dim) {
+    int32_t n = tn_webgpu_kv_dims(type);
+    return (dim + n - 1) / n;
+}
+
+/* ---- launches: select.c, emit.c and the three forms; see emit.h ---- */
+
+const char *tn_webgpu_find_kernel(const void *device, const tn_graph *g, const int32_t *nodes, int32_t n, tn_buf *name);
+
+/* ---- programs: compile.c, run.c ---- */
+
+/* A dispatch of a program. */
+typedef struct tn_webgpu_dispatch {
+    WGPUComputePipeline pipeline;
+    WGPUBindGroup group;
+    tn_rows rows; /* what its grid follows */
+    int32_t fixed_rows;
+    uint32_t x; /* workgroups along x; 0: one for each row (and further rows along y) */
+    int32_t rows_per_y; /* rows that a workgroup takes along y */
+} tn_webgpu_dispatch;
+
+/* A step's inputs on the device, in words: n_tokens, n_outputs, then for each token its id, position and the place of its
+ * page list, then the outputs, then the page lists of the runs. */
+typedef struct tn_webgpu_step_layout {
+    int32_t max_tokens, max_outputs, max_pages;
+    int32_t ids, pos, pages_at, outputs, pages; /* first words */
+    int32_t words;
+} tn_webgpu_step_layout;
+tn_webgpu_step_layout tn_webgpu_step_layout_of(const tn_graph *g, int32_t n_pages);
+
+struct tn_program {
+    tn_device *device;
+    tn_memory *memory;
+    const tn_plan *plan;
+    tn_webgpu_dispatch *dispatch;
+    int32_t n;
+    tn_webgpu_step_layout layout;
+    WGPUBuffer step, numbers, readback;
+    uint32_t *words; /* the step being put together */
+    uint64_t logits_at, logits_row, readback_bytes;
+    tn_rows logits_rows;
+    bool mapped;
+};
+
+tn_status tn_webgpu_compile(tn_device *d, const tn_plan *plan, tn_memory *memory, tn_program **program,
+                            tn_error *err);
+void tn_webgpu_free_program(tn_device *d, tn_program **program);
+tn_status tn_webgpu_run(tn_program *program, const tn_step_input *step, const float **logits, tn_error *err);
+
+/* An embedded file of kernels/, by its name without ".wgsl"; made by the build. */
+typedef struct tn_webgpu_source {
+    const char *name, *text;
+} tn_webgpu_source;
+extern const tn_webgpu_source tn_webgpu_sources[]; /* ends with a NULL name */
+
+#endif

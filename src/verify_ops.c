@@ -1,0 +1,164 @@
+/* Every op alone on the backend against the reference, on odd shapes, on identical inputs. An op is a pattern of one line. */
+#include "base/mem.h"
+#include "verify.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* The error bounds (NMSE). Sums in another order and fast exponentials cost about 1e-14; where a value is rounded to 8 or 16
+ * bits, now and then one is rounded to the other side. */
+static const struct {
+    tn_op op;
+    double bound;
+} bounds[] = {
+    {TN_OP_EMBED, 0},
+    {TN_OP_SELECT_ROWS, 0},
+    {TN_OP_ADD, 0},
+    {TN_OP_MUL, 0},
+    {TN_OP_SCALE, 0},
+    {TN_OP_ROPE_TABLE, 1e-10},
+    {TN_OP_RMS_NORM, 1e-12},
+    {TN_OP_L2_NORM, 1e-12},
+    {TN_OP_SOFTCAP, 1e-12},
+    {TN_OP_SILU, 1e-12},
+    {TN_OP_GELU, 1e-12},
+    {TN_OP_GELU_QUICK, 1e-12},
+    {TN_OP_SIGMOID, 1e-12},
+    {TN_OP_SOFTPLUS, 1e-12},
+    {TN_OP_SOFTMAX, 1e-12},
+    {TN_OP_QUANTIZE, 1e-6},
+    {TN_OP_MATMUL, 1e-11},
+    {TN_OP_MATMUL_ID, 1e-11},
+    {TN_OP_TOP_K, 1e-12},
+    {TN_OP_EXPERT_SUM, 1e-12},
+    {TN_OP_ROPE, 1e-12},
+    {TN_OP_KV_WRITE, 1e-11},
+    {TN_OP_ATTENTION, 1e-11},
+    {TN_OP_CONV1D, 1e-12},
+    {TN_OP_GATED_DELTA_NET, 1e-11},
+};
+
+/* Odd widths, heads that do not fill a vector, one head and many, windows inside and across pages. */
+static const tn_sizes sizes[] = {
+    {1, 1, 8, 1, 1, 2, false, 1, 0, {0}, true, TN_KV_F32, TN_OPERAND_VALUE, 70},
+    {7, 5, 8, 3, 1, 6, true, 0, 0, {0}, true, TN_KV_F16, TN_OPERAND_SLICE, 7},
+    {33, 17, 24, 5, 5, 22, true, 65, 0, {0}, true, TN_KV_F32, TN_OPERAND_WEIGHT, 70},
+    {48, 31, 40, 6, 2, 40, false, 2, 4, {0}, true, TN_KV_F32, TN_OPERAND_REPEATS, 7},
+    {100, 63, 64, 4, 2, 64, false, 0, 0, {0}, true, TN_KV_F16, TN_OPERAND_SWAPPED, 70, 1.0f},
+    {32, 65, 128, 2, 1, 64, true, 9, 30, {0}, true, TN_KV_F32, TN_OPERAND_VALUE, 7, 0.7f},
+    {96, 48, 32, 4, 4, 16, false, 0, 0, {0}, false, TN_KV_Q8_0, TN_OPERAND_REPEATS, 70},
+    {576, 50, 256, 2, 1, 256, true, 30, 0, {0}, false, TN_KV_F16, TN_OPERAND_WEIGHT, 7},
+    {256, 34, 64, 3, 3, 32, false, 0, 0, {0}, false, TN_KV_F32, TN_OPERAND_SLICE, 7},
+    {768, 16, 16, 16, 2, 16, true, 0, 2, {0}, true, TN_KV_Q8_0, TN_OPERAND_VALUE, 7},
+};
+enum { N_SIZES = sizeof sizes / sizeof *sizes };
+
+typedef struct run {
+    tn_report *report;
+    const tn_verify_rigs *rigs;
+    tn_rig_weights weights;
+    tn_error *err;
+    bool collecting; /* only the weights: the first of two rounds */
+} run;
+
+static tn_status run_on(const tn_rig *rig, const tn_pattern_graph *p, const tn_sizes *s, tn_table *t, tn_error *err) {
+    tn_plan plan;
+    tn_rig_options o = {"none", s->act_f32, s->kv};
+    tn_status status = tn_rig_plan(rig, &plan, &p->g, &o, err);
+    if (status != TN_OK) return status;
+    status = tn_rig_run(rig, &plan, s->kv, t, err);
+    tn_plan_free(&plan);
+    return status;
+}
+
+/* A rounded element of the cache, or of an int8 activation, may fall to the other side. */
+static double bound_of(tn_op op, const tn_sizes *s) {
+    double bound = 0;
+    for (size_t i = 0; i < sizeof bounds / sizeof *bounds; i++)
+        if (bounds[i].op == op) bound = bounds[i].bound;
+    bool cache = op == TN_OP_ATTENTION || op == TN_OP_KV_WRITE;
+    return cache && s->kv != TN_KV_F32 ? 1e-7 : bound;
+}
+
+static tn_status compare(run *r, tn_check *c, tn_pattern_graph *g, tn_op op, const tn_sizes *s, const char *where) {
+    tn_status status = TN_OK;
+    for (int32_t k = 0; k < g->n_sinks && status == TN_OK; k++) {
+        tn_table got = {0}, want = {0};
+        g->g.output = g->sink[k];
+        status = run_on(&r->rigs->device, g, s, &got, r->err);
+        if (status == TN_OK) status = run_on(&r->rigs->reference, g, s, &want, r->err);
+        if (status == TN_OK) {
+            double bound = bound_of(op, s);
+            c->cases++;
+            if (bound == 0)
+                tn_check_equal(c, &got, &want, where);
+            else
+                tn_check_near(c, &got, &want, bound, where);
+        }
+        tn_free(got.p);
+        tn_free(want.p);
+    }
+    if (status == TN_OK || status == TN_ERR_RESOURCES) return status;
+    tn_check_fail(c, "%s: %s", where, r->err->text);
+    return TN_OK;
+}
+
+static tn_status try_case(run *r, tn_check *c, tn_op op, const tn_sizes *s, bool one_token) {
+    const tn_rule alone = {.name = tn_ops[op].name, .line = {{'Y', UINT64_C(1) << op, ""}}};
+    tn_pattern p = {.rule = &alone, .kind = {(int)op}, .many = 1};
+    tn_pattern_graph g;
+    tn_status status = tn_pattern_build(&g, &p, s, 0, one_token, &r->weights, r->err);
+    if (status != TN_OK) return status == TN_ERR_USAGE ? TN_OK : status;
+    char where[160];
+    snprintf(where, sizeof where, "%s, %d to %d columns, heads %d/%d of %d%s", one_token ? "decode" : "prefill",
+             s->width, s->n_out, s->n_head, s->n_kv, s->head_dim, s->act_f32 ? "" : ", int8");
+    if (!r->collecting) status = compare(r, c, &g, op, s, where);
+    tn_pattern_free(&g);
+    return status;
+}
+
+/* One op (with one type of weight, where it has one), in all sizes and both phases. */
+static tn_status check_op(run *r, tn_op op, int type) {
+    tn_check c = {0};
+    const char *of = type < 0 ? "" : tn_type_get((uint32_t)type)->name;
+    snprintf(c.name, sizeof c.name, "op %s%s%s", tn_ops[op].name, *of ? " " : "", of);
+    tn_status status = TN_OK;
+    for (int i = 0; i < N_SIZES; i++)
+        for (int k = 0; k < 4 && status == TN_OK; k++) { /* both phases, f32 and int8 activations */
+            tn_sizes s = sizes[i];
+            s.type[0] = s.type[1] = type < 0 ? TN_TYPE_F32 : (tn_type)type;
+            s.act_f32 = k & 1;
+            if (type < 0 && s.act_f32) continue; /* nothing that it changes */
+            status = try_case(r, &c, op, &s, k & 2);
+        }
+    if (r->collecting || status != TN_OK) return status;
+    if (!c.cases) tn_check_fail(&c, "no case: what the op needs is not known here");
+    tn_report_check(r->report, &c);
+    return TN_OK;
+}
+
+static tn_status check_ops(run *r) {
+    tn_status status = TN_OK;
+    uint64_t types = r->rigs->device.backend->caps(r->rigs->device.device)->weight_types;
+    for (int op = 0; op < TN_OP_COUNT && status == TN_OK; op++) {
+        if (tn_ops[op].class == TN_LEAF) continue;
+        bool typed = tn_ops[op].class == TN_MATMUL || op == TN_OP_EMBED;
+        if (!typed) status = check_op(r, (tn_op)op, -1);
+        for (uint32_t type = 0; typed && type < TN_TYPE_LIMIT && status == TN_OK; type++)
+            if (types >> type & 1 && tn_type_get(type)) status = check_op(r, (tn_op)op, (int)type);
+    }
+    return status;
+}
+
+tn_status tn_verify_ops(tn_report *report, const tn_verify_rigs *rigs, tn_error *err) {
+    tn_error unheard;
+    run r = {.report = report, .rigs = rigs, .err = err ? err : &unheard, .collecting = true};
+    const tn_rig *rig[] = {&rigs->device, &rigs->reference};
+    tn_status status = check_ops(&r);
+    for (int k = 0; k < 2 && status == TN_OK; k++)
+        status = rig[k]->backend->put_weights(rig[k]->device, r.weights.p, r.weights.n, NULL, NULL, err);
+    r.collecting = false;
+    if (status == TN_OK) status = check_ops(&r);
+    tn_rig_weights_free(&r.weights);
+    return status;
+}
