@@ -5,18 +5,24 @@
 #include "out.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <histedit.h>
 #include <locale.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <wchar.h>
 
 static volatile sig_atomic_t g_interrupts; /* since the last line was entered */
+static int g_pipe[2]; /* a byte for each of them, so that waiting for a key can wait for it too */
 
 static void on_interrupt(int signal) {
     (void)signal;
+    int before = errno;
     if (g_interrupts < 2) g_interrupts++;
+    if (write(g_pipe[1], "", 1) < 0) g_interrupts = 2; /* full: somebody means it */
+    errno = before;
 }
 
 typedef struct chat {
@@ -37,14 +43,26 @@ static char *prompt_text(EditLine *line) {
     return text;
 }
 
+/* 1 and a byte of stdin, 0 at its end, -1 (EINTR) after an interrupt. */
+static int read_byte(char *byte) {
+    struct pollfd wait[] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.fd = g_pipe[0], .events = POLLIN}};
+    while (poll(wait, 2, -1) < 0 && errno == EINTR) {
+    }
+    if (wait[1].revents) {
+        errno = EINTR;
+        return -1;
+    }
+    return (int)read(STDIN_FILENO, byte, 1);
+}
+
 /* Reads one character; libedit's own reader would go on after an interrupt. */
 static int read_character(EditLine *line, wchar_t *c) {
     (void)line;
     mbstate_t state = {0};
     for (;;) {
         char byte;
-        ssize_t n = read(STDIN_FILENO, &byte, 1);
-        if (n <= 0) return (int)n;
+        int n = read_byte(&byte);
+        if (n <= 0) return n;
         if (!byte) return 0; /* what a Ctrl-D becomes that was typed while an answer was written */
         size_t used = mbrtowc(c, &byte, 1, &state);
         if (used == (size_t)-2) continue; /* more to come */
@@ -56,9 +74,14 @@ static int read_character(EditLine *line, wchar_t *c) {
 /* A line without its newline, NULL when the user leaves. Owned by the editor. */
 static const char *read_line(chat *c, EditLine *line, size_t *len) {
     for (;;) {
+        char bytes[64];
+        while (read(g_pipe[0], bytes, sizeof bytes) > 0) {
+        } /* these have been counted */
+        if (g_interrupts >= 2) return NULL;
         int n = 0;
         errno = 0;
         const char *text = el_gets(line, &n);
+        int why = errno;
         if (text && n > 0) {
             g_interrupts = 0;
             *len = (size_t)n - (text[n - 1] == '\n');
@@ -67,8 +90,8 @@ static const char *read_line(chat *c, EditLine *line, size_t *len) {
         }
         putchar('\n');
         fflush(stdout);
-        if (errno != EINTR || g_interrupts != 1) return NULL;
-        cli_note(c->e->o, "(Ctrl-C again leaves)");
+        if (why != EINTR) return NULL;
+        if (g_interrupts < 2) cli_note(c->e->o, "(Ctrl-C again leaves)");
     }
 }
 
@@ -153,7 +176,7 @@ static tn_status converse(chat *c, EditLine *line, History *lines, tn_error *err
     bool full = false;
     size_t len;
     const char *text;
-    while (!status && !full && g_interrupts < 2 && (text = read_line(c, line, &len))) {
+    while (!status && !full && (text = read_line(c, line, &len))) {
         HistEvent event;
         history(lines, &event, H_ENTER, text);
         add_message(c, "user", text, len);
@@ -162,26 +185,36 @@ static tn_status converse(chat *c, EditLine *line, History *lines, tn_error *err
     return status;
 }
 
+/* From the first prompt until the user leaves. */
+static tn_status sit_down(chat *c, tn_error *err) {
+    struct sigaction ours = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART}, before;
+    History *lines = NULL;
+    EditLine *line = open_line_editor(&lines);
+    tn_status status = TN_OK;
+    if (!line) return cli_fail(err, TN_ERR_RESOURCES, "cannot read lines from this terminal");
+    if (pipe2(g_pipe, O_CLOEXEC | O_NONBLOCK)) {
+        status = cli_fail(err, TN_ERR_RESOURCES, "cannot make a pipe: %s", strerror(errno));
+    } else {
+        sigaction(SIGINT, &ours, &before);
+        cli_note(c->e->o, "Ctrl-C stops an answer, Ctrl-D leaves.");
+        status = converse(c, line, lines, err);
+        sigaction(SIGINT, &before, NULL);
+        close(g_pipe[0]);
+        close(g_pipe[1]);
+    }
+    history_end(lines);
+    el_end(line);
+    return status;
+}
+
 tn_status cli_chat(cli_engine *e, tn_sampler *sampler, const char *chat_template, tn_error *err) {
     if (!chat_template && !tn_has_chat_template(e->model))
         return cli_fail(err, TN_ERR_USAGE,
                         "a chat needs a chat template, and the model has none (-p TEXT prompts it)");
     chat c = {.e = e, .sampler = sampler, .chat_template = chat_template};
-    struct sigaction ours = {.sa_handler = on_interrupt}, before; /* no SA_RESTART: reading must end */
-    History *lines = NULL;
-    EditLine *line = open_line_editor(&lines);
-    tn_status status = TN_OK;
-    sigaction(SIGINT, &ours, &before);
     if (e->o->system) add_message(&c, "system", e->o->system, strlen(e->o->system));
-    cli_note(e->o, "Ctrl-C stops an answer, Ctrl-D leaves.");
-    if (line)
-        status = converse(&c, line, lines, err);
-    else
-        status = cli_fail(err, TN_ERR_RESOURCES, "cannot read lines from this terminal");
+    tn_status status = sit_down(&c, err);
     cli_note_memory(e);
-    sigaction(SIGINT, &before, NULL);
-    if (lines) history_end(lines);
-    if (line) el_end(line);
     for (size_t i = 0; i < c.n_messages; i++) free((char *)c.messages[i].content);
     free(c.messages);
     free(c.held);

@@ -44,7 +44,11 @@ static tn_status add_token(cli_engine *e, const cli_prompt *prompt, cli_answer *
         return TN_OK;
     }
     tn_status status = add_text(e, a, before, id, err);
-    if (status == TN_ERR_INPUT && !prompt->show) status = TN_OK; /* no vocabulary: ids are all there is */
+    if (status == TN_ERR_INPUT && !prompt->show) { /* no vocabulary: ids are all there is */
+        free(a->text);
+        a->text = NULL;
+        status = TN_OK;
+    }
     if (status) return status;
     if (prompt->show) show_text(a, false);
     if (a->n == (size_t)e->o->n_predict)
@@ -81,6 +85,7 @@ tn_status cli_generate(cli_engine *e, tn_sampler *sampler, const cli_prompt *pro
                         prompt->n, e->info.n_ctx);
     double start = cli_seconds();
     a->n_fed = prompt->n - prompt->cached;
+    a->text = memcpy(cli_realloc(NULL, 1), "", 1);
     tn_status status = cli_feed(e, prompt->ids + prompt->cached, a->n_fed, err);
     if (status) return status;
     for (size_t i = prompt->cached; i < prompt->n; i++) tn_sampler_accept(sampler, prompt->ids[i]);

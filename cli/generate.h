@@ -12,7 +12,7 @@ typedef enum cli_stop { CLI_STOP_END, CLI_STOP_LENGTH, CLI_STOP_CONTEXT, CLI_STO
 typedef struct cli_answer {
     int32_t *ids; /* what was generated, the token that ended it included */
     size_t n;
-    char *text; /* zero-terminated, without control tokens; NULL where nothing was said or there is no vocabulary */
+    char *text; /* zero-terminated, without control tokens; NULL where there is no vocabulary */
     size_t len, shown;
     cli_stop stop;
     size_t n_fed; /* prompt tokens that were not in the cache */

@@ -14,6 +14,7 @@ const cli_verb cli_verbs[] = {
     {"inspect", INSPECT, cli_inspect, "FILE", "what is in a GGUF file, and whether this build can run it"},
     {"explain", EXPLAIN, cli_explain, NULL, "what was fused and why, the kernels chosen, the memory plan"},
     {"verify", VERIFY, cli_verify, NULL, "fused against unfused, backend against reference"},
+    {"perplexity", PERPLEXITY, cli_perplexity, NULL, "how well a model predicts a text, as llama-perplexity counts it"},
     {"bench", BENCH, cli_bench, NULL, "tokens a second, as llama-bench measures them"},
     {"doctor", DOCTOR, cli_doctor, NULL, "which backends, libraries and devices are here"},
     {0},

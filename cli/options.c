@@ -33,11 +33,11 @@ typedef struct option {
 
 #define AT(field) offsetof(cli_options, field)
 enum {
-    ONE_MODEL = RUN | LOGITS | TOKENIZE | TEMPLATE | EXPLAIN | VERIFY,
+    ONE_MODEL = RUN | LOGITS | PERPLEXITY | TOKENIZE | TEMPLATE | EXPLAIN | VERIFY,
     /* tokenize and template open no device, but take the common options as the others do */
-    STEPS = RUN | LOGITS | EXPLAIN | BENCH | TOKENIZE | TEMPLATE,
+    STEPS = RUN | LOGITS | PERPLEXITY | EXPLAIN | BENCH | TOKENIZE | TEMPLATE,
     DEVICE = STEPS | VERIFY,
-    FACTS = RUN | TOKENIZE | TEMPLATE | INSPECT | EXPLAIN | VERIFY | BENCH | DOCTOR,
+    FACTS = RUN | PERPLEXITY | TOKENIZE | TEMPLATE | INSPECT | EXPLAIN | VERIFY | BENCH | DOCTOR,
 };
 
 /* A name may have several rows, as long as no verb has two of them. */
@@ -49,7 +49,8 @@ static const option options[] = {
     {"-b", "--backend", "NAME", DEVICE, 0, TEXT, AT(backend), 0, 0, "cpu (default), cpu:ref, cpu:avx2, cpu:avx512, webgpu, cuda[:N]"},
     {"-t", "--threads", "N", DEVICE & ~BENCH, 0, INT, AT(threads), 1, 1024, "CPU threads (default: one per core)"},
     {"-t", "--threads", "N[,N]", BENCH, 0, INTS, AT(thread_counts), 1, 1024, "CPU threads (default: one per core)"},
-    {"-c", "--ctx-size", "N", STEPS & ~BENCH, 0, INT, AT(n_ctx), 0, INT32_MAX, "context in tokens (0, the default: 4096 or the model's, whichever is less)"},
+    {"-c", "--ctx-size", "N", PERPLEXITY, 0, INT, AT(n_ctx), 0, INT32_MAX, "tokens in a chunk of the text (default: 512)"},
+    {"-c", "--ctx-size", "N", STEPS & ~BENCH & ~PERPLEXITY, 0, INT, AT(n_ctx), 0, INT32_MAX, "context in tokens (0, the default: 4096 or the model's, whichever is less)"},
     {"-ub", "--ubatch-size", "N", STEPS, 0, INT, AT(n_ubatch), 1, INT32_MAX, "tokens in one prefill step (default: 512)"},
     {"--kv-type", NULL, "f16|q8_0|f32", STEPS, 0, CHOICE, AT(kv_type), 0, 0, "what the cache holds (default: f16)"},
     {"--act", NULL, "int8|f32", STEPS, 0, CHOICE, AT(act), 0, 0, "whether matmuls may quantise their activations (default: int8)"},
@@ -60,6 +61,7 @@ static const option options[] = {
     /* what goes in */
     {"-p", "--prompt", "TEXT", RUN | TOKENIZE, 0, TEXT, AT(prompt), 0, 0, "the prompt"},
     {"-f", "--file", "FILE", RUN | TOKENIZE, 0, TEXT, AT(file), 0, 0, "a file with the prompt; - is stdin"},
+    {"-f", "--file", "FILE", PERPLEXITY, PERPLEXITY, TEXT, AT(file), 0, 0, "the text; - is stdin"},
     {"-f", "--file", "FILE", TEMPLATE, TEMPLATE, TEXT, AT(file), 0, 0, "JSON: messages, or an object with messages and more variables; - is stdin"},
     {"--ids", NULL, "1,2,3", RUN, 0, INTS, AT(ids), 0, INT32_MAX, "the prompt as tokens"},
     {"--ids", NULL, "1,2,3", LOGITS, LOGITS, INTS, AT(ids), 0, INT32_MAX, "the tokens"},

@@ -85,7 +85,7 @@ static json_t *timings(const cli_engine *e, const cli_answer *a) {
 
 static void print_json(const cli_engine *e, const cli_prompt *prompt, const cli_answer *a) {
     json_t *o = json_object();
-    json_object_set_new(o, "text", a->text || !a->n ? cli_json_text(a->text, a->len) : json_null());
+    json_object_set_new(o, "text", a->text ? cli_json_text(a->text, a->len) : json_null());
     json_object_set_new(o, "ids", cli_json_ids(a->ids, a->n));
     json_object_set_new(o, "prompt_ids", cli_json_ids(prompt->ids, prompt->n));
     json_object_set_new(o, "stop", json_string(cli_stop_name(a->stop)));

@@ -14,6 +14,7 @@ enum {
     VERIFY = 1 << 6,
     BENCH = 1 << 7,
     DOCTOR = 1 << 8,
+    PERPLEXITY = 1 << 9,
 };
 
 tn_status cli_run(const cli_options *o, tn_error *err);
@@ -24,6 +25,7 @@ tn_status cli_inspect(const cli_options *o, tn_error *err);
 tn_status cli_explain(const cli_options *o, tn_error *err);
 tn_status cli_verify(const cli_options *o, tn_error *err);
 tn_status cli_bench(const cli_options *o, tn_error *err);
+tn_status cli_perplexity(const cli_options *o, tn_error *err);
 tn_status cli_doctor(const cli_options *o, tn_error *err);
 
 #endif

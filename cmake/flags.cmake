@@ -20,6 +20,9 @@ if(TENON_SANITIZE)
     add_compile_options(-fsanitize=${TENON_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
     add_link_options(-fsanitize=${TENON_SANITIZE})
 endif()
+if(TENON_FUZZ) # which branches an input takes is what guides the fuzzer
+    add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
 
 # CPU kernels: optimised more, and those of one instruction set with its flags. Under sanitizers less: GCC takes minutes
 # for the unrolled matmuls otherwise.

@@ -134,7 +134,7 @@ tn_status tn_verify(const tn_verify_options *o, tn_sink out, tn_error *err) {
         status = tn_rig_open(&rigs.device, o->backend ? o->backend : "cpu", o->threads, err);
         if (status == TN_OK) status = tn_rig_open(&rigs.reference, "cpu:ref", o->threads, err);
         if (status == TN_OK)
-            status = (o->what == TN_VERIFY_RULES ? tn_verify_rules : tn_verify_ops)(&report, &rigs, err);
+            status = (o->what == TN_VERIFY_RULES ? tn_verify_rules : tn_verify_ops)(&report, &rigs, NULL, err);
     }
     if (status == TN_OK) status = tn_report_end(&report, err);
     tn_rig_close(&rigs.device);

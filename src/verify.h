@@ -143,8 +143,9 @@ typedef struct tn_verify_rigs {
     tn_rig device, reference;
 } tn_verify_rigs;
 
-tn_status tn_verify_rules(tn_report *r, const tn_verify_rigs *rigs, tn_error *err);
-tn_status tn_verify_ops(tn_report *r, const tn_verify_rigs *rigs, tn_error *err);
+/* `only`: the one rule or op that is verified; NULL: all. */
+tn_status tn_verify_rules(tn_report *r, const tn_verify_rigs *rigs, const char *only, tn_error *err);
+tn_status tn_verify_ops(tn_report *r, const tn_verify_rigs *rigs, const char *only, tn_error *err);
 tn_status tn_verify_model(tn_report *r, const tn_verify_options *options, tn_error *err);
 
 #endif

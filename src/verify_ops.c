@@ -57,6 +57,7 @@ typedef struct run {
     tn_report *report;
     const tn_verify_rigs *rigs;
     tn_rig_weights weights;
+    const char *only;
     tn_error *err;
     bool collecting; /* only the weights: the first of two rounds */
 } run;
@@ -141,7 +142,7 @@ static tn_status check_ops(run *r) {
     tn_status status = TN_OK;
     uint64_t types = r->rigs->device.backend->caps(r->rigs->device.device)->weight_types;
     for (int op = 0; op < TN_OP_COUNT && status == TN_OK; op++) {
-        if (tn_ops[op].class == TN_LEAF) continue;
+        if (tn_ops[op].class == TN_LEAF || (r->only && strcmp(r->only, tn_ops[op].name))) continue;
         bool typed = tn_ops[op].class == TN_MATMUL || op == TN_OP_EMBED;
         if (!typed) status = check_op(r, (tn_op)op, -1);
         for (uint32_t type = 0; typed && type < TN_TYPE_LIMIT && status == TN_OK; type++)
@@ -150,9 +151,9 @@ static tn_status check_ops(run *r) {
     return status;
 }
 
-tn_status tn_verify_ops(tn_report *report, const tn_verify_rigs *rigs, tn_error *err) {
+tn_status tn_verify_ops(tn_report *report, const tn_verify_rigs *rigs, const char *only, tn_error *err) {
     tn_error unheard;
-    run r = {.report = report, .rigs = rigs, .err = err ? err : &unheard, .collecting = true};
+    run r = {.report = report, .rigs = rigs, .only = only, .err = err ? err : &unheard, .collecting = true};
     const tn_rig *rig[] = {&rigs->device, &rigs->reference};
     tn_status status = check_ops(&r);
     for (int k = 0; k < 2 && status == TN_OK; k++)

@@ -57,6 +57,7 @@ static void test_sizes(void **state) {
             continue;
         }
         assert_non_null(t->decode);
+        assert_non_null(t->encode);
         assert_int_equal(tn_type_row_bytes((tn_type)type, 0), 0);
         assert_int_equal(tn_type_row_bytes((tn_type)type, 3 * (size_t)t->block), 3 * t->bytes);
         if (t->block > 1) assert_int_equal(tn_type_row_bytes((tn_type)type, 3 * (size_t)t->block + 1), 0);
@@ -215,15 +216,15 @@ static void test_encode_odd_values(void **state) {
     const float odd[] = {0, -0.0f, NAN, INFINITY, -INFINITY, 0x1p-149f, 3.4e38f};
     for (uint32_t type = 0; type < TN_TYPE_LIMIT; type++) {
         const tn_type_info *t = tn_type_get(type);
-        if (!t || !t->encode) continue;
+        if (!t) continue;
         for (size_t k = 0; k < COUNT(odd); k++) {
-            float x[32], y[32];
-            uint8_t b[128];
-            for (int i = 0; i < 32; i++) x[i] = odd[k];
-            t->encode(x, b, 32);
-            t->decode(b, y, 32);
+            float x[256], y[256];
+            uint8_t b[1024];
+            for (int i = 0; i < 256; i++) x[i] = odd[k];
+            t->encode(x, b, 256);
+            t->decode(b, y, 256);
             if (odd[k] != 0) continue;
-            for (int i = 0; i < 32; i++) assert_true(y[i] == 0);
+            for (int i = 0; i < 256; i++) assert_true(y[i] == 0);
         }
     }
 }
@@ -287,13 +288,10 @@ static void test_reference(void **state) {
         head[2] ? encoded++ : decoded++;
     }
     free(data);
-    size_t types = 0, writable = 0;
-    for (uint32_t i = 0; i < TN_TYPE_LIMIT; i++) {
-        types += tn_type_get(i) != NULL;
-        writable += tn_type_get(i) && tn_type_get(i)->encode;
-    }
+    size_t types = 0;
+    for (uint32_t i = 0; i < TN_TYPE_LIMIT; i++) types += tn_type_get(i) != NULL;
     assert_int_equal(decoded, types);
-    assert_int_equal(encoded, writable - 1); /* F32 needs none */
+    assert_int_equal(encoded, 7); /* those that are plain rounding; F32 needs none */
 }
 
 /* What was decoded from a block encodes to the same block again (for types where the scale is found back). */

@@ -72,7 +72,7 @@ def vocabulary():
     }
 
 
-EMBD, HEADS, KV, HEAD, FF, LAYERS, CONTEXT = 64, 4, 2, 16, 128, 2, 128
+EMBD, HEADS, KV, HEAD, FF, LAYERS, CONTEXT = 64, 2, 1, 32, 128, 2, 128
 
 
 def tiny(arch="llama", seed=1):

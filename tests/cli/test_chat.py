@@ -16,8 +16,10 @@ class Terminal:
         self.seen = ""
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
-            os.environ["TERM"] = "dumb"
-            os.execv(words[0], words)
+            try:
+                os.execve(words[0], words, os.environ | {"TERM": "dumb"})
+            finally:
+                os._exit(127)
 
     def wait_for(self, text, seconds=120):
         """Reads until text has appeared after what was waited for last; '' waits for the end."""

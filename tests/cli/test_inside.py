@@ -36,11 +36,12 @@ class Inside(base.Case):
         self.assertEqual(explained["launches"], row["launches"])
         self.assertEqual(len(explained["plan"]), row["launches"])
 
-    def test_verify(self):
-        for what in (["--rules"], ["--ops"], ["-m", self.model]):
-            self.assertTrue(self.good("verify", *what))
-            for check in json.loads(self.good("verify", *what, "--json")):
-                self.assertTrue(check["ok"])
+    def test_verify(self):  # rules take long, and a C test verifies them
+        for what in (["-m", self.model], ["--ops"]):
+            self.assertIn("0 failed", self.good("verify", *what))
+            checks = json.loads(self.good("verify", *what, "--json"))
+            self.assertGreater(len(checks), 1)
+            self.assertTrue(all(check["ok"] for check in checks))
 
     def test_doctor(self):
         self.assertIn("cpu", self.good("doctor").lower())

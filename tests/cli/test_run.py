@@ -54,8 +54,9 @@ class Run(base.Case):
             self.assertEqual(got["ids"], want["ids"])
 
     def test_text_and_streaming_agree(self):
-        a = self.answer("-p", "hello", "-n", "20")
-        code, out, err = self.tenon("run", "-m", self.model, "--temp", "0", "-p", "hello", "-n", "20", text=False)
+        words = ["-p", "hello", "-n", "20", "--ignore-eos"]
+        a = self.answer(*words)
+        code, out, err = self.tenon("run", "-m", self.model, "--temp", "0", *words, text=False)
         self.assertEqual(code, 0)
         self.assertEqual(out.decode(errors="replace").rstrip("\n"), a["text"].rstrip("\n"))
         self.assertNotIn(b"\x1b", out)
@@ -67,6 +68,14 @@ class Run(base.Case):
         err = self.tenon(*words, "-v", text=False)[2]
         self.assertIn("load time", err)
         self.assertIn("peak memory", err)
+
+    def test_no_vocabulary(self):
+        m, t = gguf.tiny()
+        m = {k: v for k, v in m.items() if not k.startswith("tokenizer.")}
+        gguf.write(self.path("mute.gguf"), m, t)
+        a = json.loads(self.good("run", "-m", self.path("mute.gguf"), "--json", "--ids", "5,6", "-n", "3"))
+        self.assertEqual((a["text"], len(a["ids"])), (None, 3))
+        self.bad(base.INPUT, "run", "-m", self.path("mute.gguf"), "-p", "x")
 
     def test_seed(self):
         words = ["--ids", "5", "-n", "12", "--temp", "2", "--top-k", "0", "--top-p", "1", "--min-p", "0"]
@@ -86,7 +95,7 @@ class Run(base.Case):
         gguf.write(self.path("ends.gguf"), m, t)
         words = ["run", "-m", self.path("ends.gguf"), "--json", "--temp", "0", "--ids", "5", "-n", "4"]
         a = json.loads(self.good(*words))
-        self.assertEqual((a["stop"], a["ids"]), ("end", [first]))
+        self.assertEqual((a["stop"], a["ids"], a["text"]), ("end", [first], ""))
         self.assertEqual(len(json.loads(self.good(*words, "--ignore-eos"))["ids"]), 4)
 
     def test_full_context(self):

@@ -1,0 +1,612 @@
+/* The CUDA backend. Without a device: the packed weights against the file's decoders, every kernel of small models through
+ * NVRTC for four architectures, and the word that says what is missing. With one: ops on odd shapes against cpu:ref, small
+ * models against exact logits, fused against unfused, the same bits twice. */
+#include "backend/cuda/cuda.h"
+#include "backend/cuda/pack.h"
+#include "base/half.h"
+#include "base/mem.h"
+#include "model/model.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define COUNT(a) (sizeof(a) / sizeof *(a))
+
+extern const tn_backend tn_backend_cuda;
+
+static const tn_type g_types[] = {
+#define TYPE(name, id, block, bytes) TN_TYPE_##name,
+#include "quant/types.def"
+#undef TYPE
+};
+
+static uint64_t g_seed = 1;
+static uint32_t rnd(void) {
+    g_seed = g_seed * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(g_seed >> 33);
+}
+static float uniform(void) {
+    return (float)(rnd() & 0xffff) / 32768.0f - 1.0f;
+}
+
+static double nmse(const float *got, const float *want, size_t n) {
+    double error = 0, power = 0;
+    for (size_t i = 0; i < n; i++) {
+        double d = (double)got[i] - (double)want[i];
+        error += d * d;
+        power += (double)want[i] * (double)want[i];
+    }
+    return error / (power > 0 ? power : 1);
+}
+
+/* ---- weights ---- */
+
+/* Where a block's half floats are; the rest of it may be any bits. */
+static void fill_block(tn_type type, uint8_t *b, int bytes) {
+    static const struct {
+        tn_type type;
+        int d, m;
+    } at[] = {{TN_TYPE_Q2_K, 80, 82}, {TN_TYPE_Q3_K, 108, -1}, {TN_TYPE_Q6_K, 208, -1}, {TN_TYPE_Q4_1, 0, 2},
+              {TN_TYPE_Q5_1, 0, 2},   {TN_TYPE_Q4_K, 0, 2},    {TN_TYPE_Q5_K, 0, 2}};
+    int d = 0, m = -1;
+    float value = uniform();
+    uint16_t half = type == TN_TYPE_BF16 ? tn_f32_to_bf16(value) : tn_f32_to_f16(value * (bytes > 2 ? 0.02f : 1.0f));
+    for (int i = 0; i < bytes; i++) b[i] = (uint8_t)rnd();
+    for (size_t i = 0; i < COUNT(at); i++)
+        if (at[i].type == type) d = at[i].d, m = at[i].m;
+    if (bytes == 4) {
+        memcpy(b, &value, 4);
+        return;
+    }
+    memcpy(b + d, &half, 2);
+    half = tn_f32_to_f16(uniform() * 0.02f);
+    if (m >= 0) memcpy(b + m, &half, 2);
+}
+
+static tn_weight make_weight(const char *name, tn_type type, int32_t n_out, int32_t n_in) {
+    const tn_type_info *info = tn_type_get(type);
+    tn_weight w = {.name = name, .type = type, .n_out = n_out, .n_in = n_in, .n_expert = 1};
+    w.bytes = tn_type_row_bytes(type, (size_t)n_in) * (size_t)n_out;
+    uint8_t *data = malloc(w.bytes);
+    assert_true(data && w.bytes);
+    for (size_t i = 0; i < w.bytes; i += (size_t)info->bytes) fill_block(type, data + i, info->bytes);
+    w.data = data;
+    w.elements = n_out == 1;
+    return w;
+}
+
+static uint32_t word_at(const uint8_t *p) {
+    uint32_t v;
+    memcpy(&v, p, 4);
+    return v;
+}
+
+/* An element of a packed matrix, by the words of pack.h. */
+static float packed_element(const uint8_t *m, int traits, tn_cuda_planes p, int32_t n_in, int32_t row, int32_t c) {
+    int32_t blocks = (n_in + 31) / 32, block = c / 32, i = c % 32, low = TN_K_LOW(traits);
+    size_t four = ((size_t)(row / 4) * (size_t)blocks + (size_t)block) * 4 + (size_t)(row % 4);
+    size_t each = low == 4 ? 32 : 128 / (size_t)low, piece = (size_t)i / each;
+    const uint8_t *at = m + (((size_t)row * (size_t)(low / 4) + piece) * (size_t)blocks + (size_t)block) * 16;
+    if (low == 32) return tn_bits_float(word_at(at + (size_t)i % each * 4));
+    if (low == 16) {
+        uint16_t h = (uint16_t)word_at(at + ((size_t)i % each * 2 & ~(size_t)3));
+        memcpy(&h, at + (size_t)i % each * 2, 2);
+        return TN_K_SCALE(traits) == TN_K_BF16 ? tn_bf16_to_f32(h) : tn_f16_to_f32(h);
+    }
+    int q = low == 8 ? (int8_t)at[(size_t)i % each] : i < 16 ? at[i] & 15 : at[i - 16] >> 4;
+    int h = i / 16, w = i % 16 / 4, b = i % 4;
+    const uint8_t *high = m + p.high + four * 4 * (size_t)TN_K_HIGH(traits);
+    if (TN_K_HIGH(traits) == 1) q |= (int)(word_at(high) >> (8 * b + 4 * h + w) & 1) << 4;
+    if (TN_K_HIGH(traits) == 2) q |= (int)(word_at(high + 4 * h) >> (8 * b + 2 * w) & 3) << 4;
+    int kind = TN_K_SCALE(traits);
+    const uint8_t *s = m + p.scale + four * (kind == TN_K_DM ? 4 : 2);
+    const uint8_t *super =
+        m + p.super + (((size_t)(row / 4) * (size_t)(blocks / 8) + (size_t)(block / 8)) * 4 + (size_t)(row % 4)) * 4;
+    float x = (float)(q - TN_K_OFF(traits));
+    uint16_t half[2];
+    memcpy(half, kind >= TN_K_KM ? super : s, kind == TN_K_D ? 2 : 4);
+    float d = tn_f16_to_f32(half[0]), min = kind == TN_K_D ? 0 : tn_f16_to_f32(half[1]);
+    switch (kind) {
+    case TN_K_D: return d * x;
+    case TN_K_DM: return d * x + min;
+    case TN_K_KM: return d * (float)s[0] * x - min * (float)s[1];
+    case TN_K_K16: return d * (float)(int8_t)s[h] * x;
+    default: return d * (float)(s[h] & 15) * x - min * (float)(s[h] >> 4);
+    }
+}
+
+static void test_packing(void **state) {
+    (void)state;
+    for (size_t t = 0; t < COUNT(g_types); t++) {
+        int32_t n_in = tn_type_get(g_types[t])->block == 1 ? 40 : 512, n_out = 37;
+        tn_weight w = make_weight("w", g_types[t], n_out, n_in);
+        int traits = tn_cuda_traits(w.type);
+        assert_true(traits >= 0);
+        tn_cuda_planes p = tn_cuda_planes_of(traits, n_out, n_in);
+        uint8_t *m = calloc(1, p.bytes);
+        float *row = malloc((size_t)n_in * sizeof *row);
+        tn_cuda_pack(&w, 0, 5, m);
+        tn_cuda_pack(&w, 5, (n_out + 3) / 4, m);
+        for (int32_t r = 0; r < n_out; r++) {
+            tn_type_get(w.type)->decode(tn_weight_row(&w, r), row, (size_t)n_in);
+            for (int32_t c = 0; c < n_in; c++) {
+                float got = packed_element(m, traits, p, n_in, r, c);
+                if (got != row[c])
+                    fail_msg("%s[%d][%d]: %g instead of %g", tn_type_name((uint32_t)w.type), r, c, (double)got,
+                             (double)row[c]);
+            }
+        }
+        free(m);
+        free(row);
+        free((void *)(uintptr_t)w.data);
+    }
+}
+
+/* ---- what is missing is said ---- */
+
+static bool g_device;          /* one is here */
+static tn_device *g_held_open; /* so that its context is made once, not for every test */
+
+static void test_word(void **state) {
+    (void)state;
+    tn_device *d = NULL;
+    tn_error err = {0};
+    tn_status status = tn_backend_cuda.open(&d, &(tn_device_options){.threads = 2}, &err);
+    if (status == TN_OK) {
+        g_device = true;
+        print_message("cuda: %s\n", tn_backend_cuda.caps(d)->description);
+        g_held_open = d;
+        assert_int_equal(tn_backend_cuda.open(&d, &(tn_device_options){.variant = "99"}, &err), TN_ERR_UNAVAILABLE);
+        assert_int_equal(tn_backend_cuda.open(&d, &(tn_device_options){.variant = "x"}, &err), TN_ERR_USAGE);
+        return;
+    }
+    print_message("cuda: tests on a device are skipped: %s\n", err.text);
+    assert_int_equal(status, TN_ERR_UNAVAILABLE);
+    assert_true(!strncmp(err.text, "cuda: ", 6) && strlen(err.text) > 20);
+    assert_null(d);
+}
+
+/* ---- kernels compile ---- */
+
+typedef struct small_model {
+    tn_gguf *file;
+    const tn_arch *arch;
+    tn_hparams hp;
+    tn_weight_table weights;
+} small_model;
+
+static void open_small(small_model *m, const char *name) {
+    char path[400];
+    tn_error err = {0};
+    tn_str arch;
+    snprintf(path, sizeof path, "%s/reference/%s.gguf", TESTS_DATA_BUILD, name);
+    *m = (small_model){0};
+    if (tn_gguf_open(&m->file, path, &err) != TN_OK) fail_msg("%s", err.text);
+    assert_true(tn_gguf_get_str(m->file, "general.architecture", &arch));
+    m->arch = tn_arch_find(arch);
+    assert_non_null(m->arch);
+    assert_int_equal(m->arch->read(&m->hp, m->file, &err), TN_OK);
+}
+
+static void close_small(small_model *m) {
+    tn_weight_table_free(&m->weights);
+    tn_gguf_close(&m->file);
+}
+
+static void plan_small(tn_plan *plan, small_model *m, const tn_device *d, int32_t tokens, bool f32,
+                       const char *fuse) {
+    tn_phase_shape shape = {.max_tokens = tokens, .max_outputs = 1, .one_token = tokens <= 2};
+    tn_plan_target target = {d, tn_cuda_find_kernel, d->caps.int8_types, d->caps.align};
+    tn_graph g;
+    tn_error err = {0};
+    if (tn_model_build(&g, m->arch, &m->hp, m->file, &m->weights, &shape, &err) != TN_OK) fail_msg("%s", err.text);
+    if (tn_plan_make(plan, &g, f32, fuse, &target, &err) != TN_OK) fail_msg("%s", err.text);
+}
+
+enum { MAX_CODE = 400 };
+static tn_cuda_code g_code[MAX_CODE];
+static int32_t g_n_code;
+
+/* Collects the sources of a plan that were not met before. */
+static void collect(const tn_plan *plan, const tn_device *d) {
+    for (int32_t i = 0; i < plan->partition.n; i++) {
+        const tn_launch *l = &plan->partition.launch[i];
+        tn_cuda_ask ask = {d, &plan->graph, l->nodes, l->n, plan, NULL};
+        tn_cuda_launch launch;
+        tn_buf head = {0};
+        const char *why = tn_cuda_build(&launch, &ask, &head);
+        if (why) fail_msg("%s: %s", plan->graph.nodes[l->nodes[0]].name, why);
+        char *source = tn_cuda_source(launch.kernel, &head);
+        assert_non_null(source);
+        tn_buf_free(&head);
+        int32_t k = 0;
+        while (k < g_n_code && strcmp(g_code[k].source, source) != 0) k++;
+        if (k < g_n_code) {
+            tn_free(source);
+            continue;
+        }
+        assert_true(g_n_code < MAX_CODE);
+        g_code[g_n_code++] = (tn_cuda_code){.source = source, .name = launch.kernel->entry};
+    }
+}
+
+static void collect_model(const char *name, const tn_device *d) {
+    static const char *const fuse[] = {"all", "none"};
+    static const int32_t tokens[] = {1, 2, 64};
+    small_model m;
+    open_small(&m, name);
+    for (size_t f = 0; f < COUNT(fuse); f++)
+        for (size_t t = 0; t < COUNT(tokens); t++)
+            for (int f32 = 0; f32 < 2; f32++) {
+                if (f == 1 && tokens[t] == 2) continue;
+                tn_plan plan;
+                plan_small(&plan, &m, d, tokens[t], f32, fuse[f]);
+                if (f == 0 && tokens[t] == 1 && !f32)
+                    assert_true(plan.partition.n <= 5 * m.hp.n_layer + 3); /* embedding, angles, head */
+                collect(&plan, d);
+                tn_plan_free(&plan);
+            }
+    close_small(&m);
+}
+
+static void compile_collected(const tn_device *d) {
+    tn_error err = {0};
+    tn_status status = tn_cuda_compile_all(d, g_code, g_n_code, &err);
+    if (status != TN_OK) fail_msg("%s", err.text);
+    for (int32_t i = 0; i < g_n_code; i++) assert_true(g_code[i].bytes > 0);
+    print_message("sm_%d: %d kernels\n", d->arch, g_n_code);
+    for (int32_t i = 0; i < g_n_code; i++) {
+        tn_free((void *)(uintptr_t)g_code[i].source);
+        tn_free(g_code[i].cubin);
+    }
+    g_n_code = 0;
+}
+
+/* The types that files hold most for one architecture, one type for the others. */
+static void test_compile(void **state) {
+    (void)state;
+    static const int archs[] = {80, 90, 100, 120};
+    static const char *const models[] = {"llama-q.Q4_K-pure", "llama-q.Q6_K-pure", "llama-q.Q5_0-pure",
+                                         "llama-a.F16"};
+    for (size_t a = 0; a < COUNT(archs); a++) {
+        tn_device *d;
+        tn_error err = {0};
+        tn_status status = tn_cuda_open_offline(&d, archs[a], &err);
+        if (status == TN_ERR_UNAVAILABLE) {
+            print_message("skipped: %s\n", err.text);
+            continue;
+        }
+        assert_int_equal(status, TN_OK);
+        for (size_t m = 0; m < (archs[a] == 90 ? COUNT(models) : 1); m++) collect_model(models[m], d);
+        compile_collected(d);
+        tn_backend_cuda.close(&d);
+    }
+}
+
+/* ---- a graph on a backend ---- */
+
+typedef struct bench {
+    const tn_backend *backend;
+    tn_device *device;
+} bench;
+
+static bench open_bench(const char *name) {
+    const char *variant;
+    bench b = {.backend = tn_backend_find(name, &variant)};
+    tn_error err = {0};
+    if (b.backend->open(&b.device, &(tn_device_options){.variant = variant, .threads = 2}, &err) != TN_OK)
+        fail_msg("%s", err.text);
+    return b;
+}
+
+enum { MAX_TOKENS = 80, MAX_STEPS = 4, N_EMBED = 50 };
+
+typedef struct sample {
+    tn_val (*build)(tn_graph *g, tn_val x, const struct sample *s);
+    tn_type type;
+    int32_t n_in, n_out;       /* of the embedding; of a matmul */
+    int32_t n_head, n_kv, dim; /* attention */
+    int32_t window, steps[MAX_STEPS];
+    tn_kv_type kv;
+    bool f32;
+    tn_op op;
+    const char *fuse;
+    tn_weight w[5];
+    int32_t n_w;
+} sample;
+
+static tn_val weight(tn_graph *g, const sample *s, int32_t i) {
+    return tn_g_weight(g, i, &s->w[i]);
+}
+
+/* Runs the sample's steps (that many tokens each, of one sequence); the rows of all of them, one after the other. */
+static float *run_sample(const bench *b, const sample *s, size_t *n) {
+    const tn_weight *table[COUNT(s->w)];
+    tn_error err = {0};
+    tn_graph g = {.max_tokens = 1, .max_outputs = MAX_TOKENS, .all_outputs = true, .layer = -1};
+    for (int32_t i = 0; i < s->n_w; i++) table[i] = &s->w[i];
+    for (int i = 0; i < MAX_STEPS; i++)
+        if (s->steps[i] > g.max_tokens) g.max_tokens = s->steps[i];
+    g.max_outputs = g.max_tokens;
+    g.one_token = g.max_tokens == 1;
+    tn_val ids = tn_g_tokens(&g), x = tn_g_embed(&g, ids, weight(&g, s, 0), "x");
+    tn_val y = s->build(&g, x, s);
+    g.output = y.node;
+    g.weights = table;
+    g.n_weights = s->n_w;
+    const tn_caps *caps = b->backend->caps(b->device);
+    tn_plan_target target = {b->device, b->backend->find_kernel, caps->int8_types, caps->align};
+    tn_plan plan;
+    if (tn_plan_make(&plan, &g, s->f32, s->fuse, &target, &err) != TN_OK) fail_msg("%s", err.text);
+    if (b->backend->put_weights(b->device, table, s->n_w, NULL, NULL, &err) != TN_OK) fail_msg("%s", err.text);
+    tn_state_desc cache = {.n_kv = s->n_kv, .k_dim = s->dim, .v_dim = s->dim};
+    tn_memory_desc desc = {&cache, plan.graph.n_states, 8, 1, s->kv, plan.arena_bytes};
+    tn_memory *memory;
+    tn_program *program;
+    if (b->backend->make_memory(b->device, &desc, &memory, &err) != TN_OK) fail_msg("%s", err.text);
+    if (b->backend->compile(b->device, &plan, memory, &program, &err) != TN_OK) fail_msg("%s", err.text);
+    int32_t at = 0, cols = plan.graph.nodes[plan.graph.output].out[0].cols;
+    float *all = malloc((size_t)MAX_TOKENS * MAX_STEPS * (size_t)cols * sizeof *all);
+    for (int i = 0; i < MAX_STEPS && s->steps[i]; i++) {
+        int32_t id[MAX_TOKENS], pos[MAX_TOKENS], seq[MAX_TOKENS] = {0}, out[MAX_TOKENS];
+        static const int32_t pages[8] = {3, 0, 7, 1, 2, 4, 5, 6};
+        for (int32_t t = 0; t < s->steps[i]; t++) id[t] = (at + t) * 7 % N_EMBED, pos[t] = at + t, out[t] = t;
+        tn_run run = {0, s->steps[i], at, 0};
+        tn_step_input in = {s->steps[i], s->steps[i], 1, id, pos, seq, out, &run, pages, 8};
+        const float *rows;
+        if (b->backend->run(program, &in, &rows, &err) != TN_OK) fail_msg("%s", err.text);
+        memcpy(all + (size_t)at * (size_t)cols, rows, (size_t)s->steps[i] * (size_t)cols * sizeof *all);
+        at += s->steps[i];
+    }
+    *n = (size_t)at * (size_t)cols;
+    b->backend->free_program(b->device, &program);
+    b->backend->free_memory(b->device, &memory);
+    tn_plan_free(&plan);
+    return all;
+}
+
+/* The device against cpu:ref, and against itself. */
+static void compare(sample *s, double bound, const char *what) {
+    bench ref = open_bench("cpu:ref"), cuda = open_bench("cuda"), again = open_bench("cuda");
+    size_t n, m;
+    float *want = run_sample(&ref, s, &n), *got = run_sample(&cuda, s, &m), *same = run_sample(&again, s, &m);
+    assert_int_equal(n, m);
+    double error = nmse(got, want, n);
+    if (!(error <= bound)) {
+        print_message("%s: nmse %.3g, bound %.3g\n", what, error, bound);
+        for (size_t i = 0; i < 8 && i < n; i++) print_message("  %g %g\n", (double)got[i], (double)want[i]);
+        fail();
+    }
+    assert_memory_equal(got, same, n * sizeof *got);
+    free(want);
+    free(got);
+    free(same);
+    ref.backend->close(&ref.device);
+    cuda.backend->close(&cuda.device);
+    again.backend->close(&again.device);
+    for (int32_t i = 0; i < s->n_w; i++) free((void *)(uintptr_t)s->w[i].data);
+}
+
+static void need_device(void) {
+    if (!g_device) skip();
+}
+
+/* ---- ops ---- */
+
+static tn_val build_matmul(tn_graph *g, tn_val x, const sample *s) {
+    return tn_g_matmul(g, x, weight(g, s, 1), "y");
+}
+
+static void test_matmul(void **state) {
+    (void)state;
+    need_device();
+    static const int32_t tokens[] = {1, 3, 8, 70}; /* f32: those at odd places */
+    for (size_t t = 0; t < COUNT(g_types); t++)
+        for (size_t k = 0; k < COUNT(tokens); k++)
+            for (int f32 = 0; f32 < 2; f32++) {
+                int32_t block = tn_type_get(g_types[t])->block, n_in = block == 1 ? 72 : block == 32 ? 96 : 1280;
+                if (block == 1 ? !f32 : f32 && k % 2 == 0) continue;
+                sample s = {
+                    .build = build_matmul, .n_in = n_in, .n_out = 75, .steps = {tokens[k]}, .f32 = f32, .n_w = 2};
+                char what[80];
+                s.w[0] = make_weight("embd", TN_TYPE_F32, N_EMBED, n_in);
+                s.w[1] = make_weight("w", g_types[t], 75, n_in);
+                snprintf(what, sizeof what, "matmul %s, %d tokens, %s", tn_type_name((uint32_t)g_types[t]), tokens[k],
+                         f32 ? "f32" : "int8");
+                compare(&s, 1e-10, what);
+            }
+}
+
+static tn_val build_embed(tn_graph *g, tn_val x, const sample *s) {
+    (void)s;
+    return tn_g_scale(g, x, 1.0f, "y");
+}
+
+static void test_embed(void **state) {
+    (void)state;
+    need_device();
+    for (size_t t = 0; t < COUNT(g_types); t++) {
+        int32_t n_in = tn_type_get(g_types[t])->block == 1 ? 42 : 512;
+        sample s = {.build = build_embed, .n_in = n_in, .steps = {5}, .n_w = 1};
+        s.w[0] = make_weight("embd", g_types[t], N_EMBED, n_in);
+        compare(&s, 0, tn_type_name((uint32_t)g_types[t]));
+    }
+}
+
+static tn_val build_rows(tn_graph *g, tn_val x, const sample *s) {
+    tn_val w = weight(g, s, 1);
+    switch (s->op) {
+    case TN_OP_RMS_NORM: return tn_g_norm(g, s->op, x, s->dim, 1e-5f, "y");
+    case TN_OP_L2_NORM: return tn_g_norm(g, s->op, x, s->dim, 1e-6f, "y");
+    case TN_OP_ADD:
+    case TN_OP_MUL: return tn_g_binary(g, s->op, x, w, "y");
+    case TN_OP_SCALE: return tn_g_scale(g, x, 0.3f, "y");
+    case TN_OP_SOFTCAP: return tn_g_softcap(g, tn_g_scale(g, x, 40.0f, "s"), 30.0f, "y");
+    case TN_OP_ROPE: {
+        tn_rope_params rope = {10000.0f, 0.25f, s->window ? 1.0f : 0.0f, 1.0f, 32.0f, 1.0f, 64};
+        tn_val table = tn_g_rope_table(g, NULL, 16, rope, "table");
+        return tn_g_rope(g, x, table, 24, 16, s->n_kv, "y");
+    }
+    default: return tn_g_unary(g, s->op, tn_g_scale(g, x, 4.0f, "s"), "y");
+    }
+}
+
+static void test_rows(void **state) {
+    (void)state;
+    need_device();
+    static const tn_op ops[] = {TN_OP_RMS_NORM, TN_OP_L2_NORM, TN_OP_ADD,  TN_OP_MUL,        TN_OP_SCALE,
+                                TN_OP_SOFTCAP,  TN_OP_SILU,    TN_OP_GELU, TN_OP_GELU_QUICK, TN_OP_SIGMOID,
+                                TN_OP_SOFTPLUS, TN_OP_SOFTMAX, TN_OP_ROPE};
+    for (size_t i = 0; i < COUNT(ops); i++)
+        for (int form = 0; form < 4; form++) {
+            sample s = {.build = build_rows, .n_in = 1032, .op = ops[i], .steps = {3, 2}, .n_w = 2, .fuse = "none"};
+            s.dim = form % 2 ? 24 : 0;
+            s.n_kv = form % 2;
+            s.window = form / 2;
+            s.w[0] = make_weight("embd", TN_TYPE_F32, N_EMBED, s.n_in);
+            s.w[1] = make_weight("w", TN_TYPE_F32, 1, form % 2 ? 24 : s.n_in);
+            compare(&s, 1e-11, tn_ops[ops[i]].name);
+        }
+}
+
+static tn_val build_attention(tn_graph *g, tn_val x, const sample *s) {
+    tn_attr heads = {.n_head = s->n_head, .n_kv = s->n_kv, .head_dim = s->dim, .v_dim = s->dim, .window = s->window};
+    tn_rope_params rope = {10000.0f, 1.0f, 0.0f, 1.0f, 32.0f, 1.0f, 64};
+    tn_val table = tn_g_rope_table(g, NULL, s->dim, rope, "table");
+    int32_t q_cols = s->n_head * s->dim, kv_cols = s->n_kv * s->dim;
+    tn_val q = tn_g_rope(g, tn_g_slice(x, 0, q_cols), table, s->dim, s->dim, true, "q");
+    tn_val k = tn_g_rope(g, tn_g_slice(x, q_cols, kv_cols), table, s->dim, s->dim, true, "k");
+    tn_val v = tn_g_slice(x, q_cols + kv_cols, kv_cols);
+    tn_val cache = tn_g_kv_write(g, tn_g_state(g, 0, "cache", &heads), k, v, "write");
+    heads.factor = 0.3f;
+    return tn_g_attention(g, q, cache, &heads, "y");
+}
+
+static void test_attention(void **state) {
+    (void)state;
+    need_device();
+    static const int32_t shapes[][3] = {{6, 2, 40}, {9, 3, 64}, {8, 1, 128}, {4, 4, 32}, {5, 1, 256}};
+    for (size_t i = 0; i < COUNT(shapes); i++)
+        for (int kv = TN_KV_F16; kv <= TN_KV_F32; kv++)
+            for (int window = 0; window < 2; window++) {
+                sample s = {
+                    .build = build_attention, .n_head = shapes[i][0], .n_kv = shapes[i][1], .dim = shapes[i][2]};
+                if (kv == TN_KV_Q8_0 && s.dim % 32) continue;
+                s.kv = (tn_kv_type)kv;
+                s.window = window ? 70 : 0;
+                s.n_in = (s.n_head + 2 * s.n_kv) * s.dim;
+                s.n_w = 1;
+                memcpy(s.steps, (int32_t[]){80, 80, 3, 1}, sizeof s.steps);
+                s.w[0] = make_weight("embd", TN_TYPE_F32, N_EMBED, s.n_in);
+                char what[80];
+                snprintf(what, sizeof what, "attention %d/%d x %d, kv %d, window %d", s.n_head, s.n_kv, s.dim, kv,
+                         s.window);
+                compare(&s, 1e-9, what);
+            }
+}
+
+/* ---- models ---- */
+
+enum { N_TOKENS = 48, N_ROWS = 16 };
+
+typedef struct exact {
+    char name[64];
+    int32_t n_vocab, ids[N_TOKENS];
+    double native;
+    float *rows;
+} exact;
+
+static void read_exact(exact *e, const json_t *m) {
+    char path[400];
+    snprintf(e->name, sizeof e->name, "%s", json_string_value(json_object_get(m, "name")));
+    e->n_vocab = (int32_t)json_integer_value(json_object_get(m, "n_vocab"));
+    for (size_t k = 0; k < N_TOKENS; k++)
+        e->ids[k] = (int32_t)json_integer_value(json_array_get(json_object_get(m, "tokens"), k));
+    e->native = 0;
+    for (size_t k = 0; k < N_ROWS; k++)
+        e->native += json_number_value(json_array_get(json_object_get(m, "native"), k)) / N_ROWS;
+    size_t n = (size_t)N_ROWS * (size_t)e->n_vocab;
+    e->rows = malloc(n * sizeof *e->rows);
+    snprintf(path, sizeof path, "%s/data/reference/%s.exact", TESTS_DIR, e->name);
+    FILE *f = fopen(path, "rb");
+    assert_true(f && fread(e->rows, sizeof *e->rows, n, f) == n);
+    fclose(f);
+}
+
+/* All logits, fed in chunks. */
+static float *run_model(tn_model *m, const exact *e, bool f32, const char *fuse, int32_t chunk) {
+    tn_session *s;
+    tn_error err = {0};
+    tn_session_options options = {.n_ctx = N_TOKENS,
+                                  .kv_type = f32 ? TN_KV_F32 : TN_KV_F16,
+                                  .act = f32 ? TN_ACT_F32 : TN_ACT_INT8,
+                                  .fuse = fuse,
+                                  .all_logits = true};
+    float *all = malloc((size_t)N_TOKENS * (size_t)e->n_vocab * sizeof *all);
+    if (tn_session_open(&s, m, &options, &err) != TN_OK) fail_msg("%s", err.text);
+    for (int32_t i = 0; i < N_TOKENS; i += chunk) {
+        int32_t n = N_TOKENS - i < chunk ? N_TOKENS - i : chunk;
+        if (tn_step(s, &(tn_batch){.ids = e->ids + i, .n_tokens = n}, &err) != TN_OK) fail_msg("%s", err.text);
+        for (int32_t k = 0; k < n; k++)
+            memcpy(all + (size_t)(i + k) * (size_t)e->n_vocab, tn_logits(s, k), (size_t)e->n_vocab * sizeof *all);
+    }
+    tn_session_close(&s);
+    return all;
+}
+
+static void check_model(const exact *e) {
+    char path[400];
+    tn_model *m;
+    tn_error err = {0};
+    size_t n = (size_t)N_TOKENS * (size_t)e->n_vocab, skip_rows = (size_t)(N_TOKENS - N_ROWS) * (size_t)e->n_vocab;
+    snprintf(path, sizeof path, "%s/reference/%s.gguf", TESTS_DATA_BUILD, e->name);
+    if (tn_model_open(&m, path, &(tn_model_options){.backend = "cuda"}, &err) != TN_OK) fail_msg("%s", err.text);
+    static const int32_t chunks[] = {N_TOKENS, 7, 1};
+    double f32 = 0, fused = 0, int8 = 0;
+    for (size_t i = 0; i < COUNT(chunks); i++) {
+        float *a = run_model(m, e, true, "all", chunks[i]), *b = run_model(m, e, true, "none", chunks[i]);
+        float *c = run_model(m, e, false, "all", chunks[i]), *d = run_model(m, e, false, "all", chunks[i]);
+        f32 = fmax(f32, nmse(a + skip_rows, e->rows, n - skip_rows));
+        fused = fmax(fused, nmse(a, b, n));
+        int8 = fmax(int8, nmse(c + skip_rows, e->rows, n - skip_rows));
+        assert_memory_equal(c, d, n * sizeof *c);
+        free(a), free(b), free(c), free(d);
+    }
+    print_message("%-22s f32 %.2g, fused against unfused %.2g, int8 %.2g (llama.cpp %.2g)\n", e->name, f32, fused,
+                  int8, e->native);
+    assert_true(f32 <= 1e-6 && fused <= 1e-6);
+    assert_true(int8 <= fmax(1.5 * e->native, 5e-5));
+    tn_model_close(&m);
+}
+
+static void test_models(void **state) {
+    (void)state;
+    need_device();
+    json_t *list = json_load_file(TESTS_DIR "/data/reference/reference.json", 0, NULL);
+    assert_true(json_array_size(list) > 0);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        exact e;
+        read_exact(&e, json_array_get(list, i));
+        check_model(&e);
+        free(e.rows);
+    }
+    json_decref(list);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_packing),   cmocka_unit_test(test_word),   cmocka_unit_test(test_compile),
+        cmocka_unit_test(test_embed),     cmocka_unit_test(test_rows),   cmocka_unit_test(test_matmul),
+        cmocka_unit_test(test_attention), cmocka_unit_test(test_models),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    tn_backend_cuda.close(&g_held_open);
+    return failed;
+}
