@@ -34,6 +34,8 @@ static void add_shape(tn_buf *to, const char *text, int32_t layer) {
             tn_buf_str(to, "l#-1."), p += strlen(before);
         else if (!strncmp(p, file, strlen(file)))
             tn_buf_str(to, "blk.#."), p += strlen(file);
+        else if (*p == ' ') /* columns shift where a number gets longer */
+            p++;
         else
             tn_buf_char(to, *p++);
     }

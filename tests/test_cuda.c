@@ -550,7 +550,13 @@ static float *run_model(tn_model *m, const exact *e, bool f32, const char *fuse,
                                   .fuse = fuse,
                                   .all_logits = true};
     float *all = malloc((size_t)N_TOKENS * (size_t)e->n_vocab * sizeof *all);
-    if (tn_session_open(&s, m, &options, &err) != TN_OK) fail_msg("%s", err.text);
+    tn_status status = tn_session_open(&s, m, &options, &err);
+    if (status == TN_ERR_UNAVAILABLE) { /* an op without a kernel: said, not hidden */
+        print_message("%-22s not run: %s\n", e->name, err.text);
+        free(all);
+        return NULL;
+    }
+    if (status != TN_OK) fail_msg("%s", err.text);
     for (int32_t i = 0; i < N_TOKENS; i += chunk) {
         int32_t n = N_TOKENS - i < chunk ? N_TOKENS - i : chunk;
         if (tn_step(s, &(tn_batch){.ids = e->ids + i, .n_tokens = n}, &err) != TN_OK) fail_msg("%s", err.text);
@@ -571,7 +577,13 @@ static void check_model(const exact *e) {
     static const int32_t chunks[] = {N_TOKENS, 7, 1};
     double f32 = 0, fused = 0, int8 = 0;
     for (size_t i = 0; i < COUNT(chunks); i++) {
-        float *a = run_model(m, e, true, "all", chunks[i]), *b = run_model(m, e, true, "none", chunks[i]);
+        float *a = run_model(m, e, true, "all", chunks[i]);
+        if (!a) {
+            assert_false(!strncmp(e->name, "llama", 5) || !strncmp(e->name, "qwen3-", 6));
+            tn_model_close(&m);
+            return;
+        }
+        float *b = run_model(m, e, true, "none", chunks[i]);
         float *c = run_model(m, e, false, "all", chunks[i]), *d = run_model(m, e, false, "all", chunks[i]);
         f32 = fmax(f32, nmse(a + skip_rows, e->rows, n - skip_rows));
         fused = fmax(fused, nmse(a, b, n));

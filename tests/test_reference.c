@@ -1,6 +1,6 @@
-/* Logits of small llama models against exact ones that llama.cpp computed (data/reference/make.py): with f32 activations and
- * cache, near equality; with the defaults (int8 activations, f16 cache), errors like those of llama.cpp's own. Each in one
- * batch, in chunks and token by token, on every instruction set. */
+/* Logits of small models of every family against exact ones that llama.cpp computed (data/reference/make.py): with f32
+ * activations and cache, near equality; with the defaults (int8 activations, f16 cache), errors like those of llama.cpp's own.
+ * Each in one batch, in chunks and token by token, fused and not, on every instruction set. */
 #include "tenon.h"
 
 #include <setjmp.h>
@@ -14,13 +14,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_TOKENS = 48, N_ROWS = 16, MAX_MODELS = 32 };
+enum { MAX_TOKENS = 130, N_ROWS = 16, MAX_CASES = 64 };
 
-/* What is exact in the last N_ROWS rows of a model, and the NMSE of each row of llama.cpp's own result. */
+/* A sequence for a model: what is exact in its last N_ROWS rows, and the NMSE of each row of llama.cpp's own result. */
 typedef struct reference {
-    char name[64];
-    int32_t n_vocab, ids[N_TOKENS];
-    double native[N_TOKENS];
+    char model[64], name[80]; /* the name tells a model's sequences apart */
+    int32_t n_vocab, n_tokens, ids[MAX_TOKENS];
+    double native[MAX_TOKENS];
     float *exact;
 } reference;
 
@@ -57,7 +57,7 @@ static tn_model *open_model(const reference *r, const char *backend) {
     tn_error err = {0};
     tn_model *m;
     tn_model_options options = {.backend = backend, .threads = 2};
-    snprintf(path, sizeof path, "%s/reference/%s.gguf", TESTS_DATA_BUILD, r->name);
+    snprintf(path, sizeof path, "%s/reference/%s.gguf", TESTS_DATA_BUILD, r->model);
     tn_status status = tn_model_open(&m, path, &options, &err);
     if (status == TN_ERR_UNAVAILABLE) return NULL; /* an instruction set that is not here */
     if (status != TN_OK) fail_msg("%s", err.text);
@@ -65,18 +65,19 @@ static tn_model *open_model(const reference *r, const char *backend) {
 }
 
 /* All logits, fed in chunks. */
-static float *run(tn_model *m, const reference *r, bool f32, int32_t chunk) {
+static float *run(tn_model *m, const reference *r, bool f32, const char *fuse, int32_t chunk) {
     tn_session *s;
     tn_error err = {0};
-    tn_session_options options = {.n_ctx = N_TOKENS,
+    tn_session_options options = {.n_ctx = r->n_tokens,
                                   .kv_type = f32 ? TN_KV_F32 : TN_KV_F16,
                                   .act = f32 ? TN_ACT_F32 : TN_ACT_INT8,
+                                  .fuse = fuse,
                                   .all_logits = true};
-    float *all = malloc((size_t)N_TOKENS * (size_t)r->n_vocab * sizeof *all);
+    float *all = malloc((size_t)r->n_tokens * (size_t)r->n_vocab * sizeof *all);
     assert_non_null(all);
     if (tn_session_open(&s, m, &options, &err) != TN_OK) fail_msg("%s", err.text);
-    for (int32_t i = 0; i < N_TOKENS; i += chunk) {
-        int32_t n = N_TOKENS - i < chunk ? N_TOKENS - i : chunk;
+    for (int32_t i = 0; i < r->n_tokens; i += chunk) {
+        int32_t n = r->n_tokens - i < chunk ? r->n_tokens - i : chunk;
         if (tn_step(s, &(tn_batch){.ids = r->ids + i, .n_tokens = n}, &err) != TN_OK) fail_msg("%s", err.text);
         assert_int_equal(tn_logits_rows(s), n);
         for (int32_t k = 0; k < n; k++)
@@ -86,14 +87,17 @@ static float *run(tn_model *m, const reference *r, bool f32, int32_t chunk) {
     return all;
 }
 
-/* However the tokens are cut, the bits are the same. */
+/* However the tokens are cut, and whatever is fused, the bits are the same. */
 static float *run_all_ways(tn_model *m, const reference *r, bool f32) {
-    float *whole = run(m, r, f32, N_TOKENS);
-    static const int32_t chunks[] = {7, 1};
-    for (size_t k = 0; k < sizeof chunks / sizeof *chunks; k++) {
-        float *cut = run(m, r, f32, chunks[k]);
-        assert_memory_equal(whole, cut, (size_t)N_TOKENS * (size_t)r->n_vocab * sizeof *cut);
-        free(cut);
+    float *whole = run(m, r, f32, "all", r->n_tokens);
+    static const struct {
+        const char *fuse;
+        int32_t chunk;
+    } ways[] = {{"all", 7}, {"all", 1}, {"none", MAX_TOKENS}};
+    for (size_t k = 0; k < sizeof ways / sizeof *ways; k++) {
+        float *other = run(m, r, f32, ways[k].fuse, ways[k].chunk);
+        assert_memory_equal(whole, other, (size_t)r->n_tokens * (size_t)r->n_vocab * sizeof *other);
+        free(other);
     }
     return whole;
 }
@@ -101,8 +105,8 @@ static float *run_all_ways(tn_model *m, const reference *r, bool f32) {
 static void check_exact(tn_model *m, const reference *r, const char *backend) {
     float *got = run_all_ways(m, r, true);
     int32_t n = N_ROWS * r->n_vocab;
-    double nmse = row_error(got + (size_t)(N_TOKENS - N_ROWS) * (size_t)r->n_vocab, r->exact, n);
-    print_message("%-20s %-9s f32  nmse %.2g\n", r->name, backend, nmse);
+    double nmse = row_error(got + (size_t)(r->n_tokens - N_ROWS) * (size_t)r->n_vocab, r->exact, n);
+    print_message("%-25s %-9s f32  nmse %.2g\n", r->name, backend, nmse);
     assert_true(nmse <= 1e-6);
     free(got);
 }
@@ -113,15 +117,15 @@ static void check_default(tn_model *m, const reference *r, const char *backend) 
     enum { MAX_ABOVE = N_ROWS / 10 };
     const double floor = 5e-5;
     float *got = run_all_ways(m, r, false);
-    double error[N_ROWS], native = worst(r->native, N_TOKENS), limit = native > floor ? native : floor;
+    double error[N_ROWS], native = worst(r->native, r->n_tokens), limit = native > floor ? native : floor;
     int above = 0;
     for (int i = 0; i < N_ROWS; i++) {
-        error[i] = row_error(got + (size_t)(N_TOKENS - N_ROWS + i) * (size_t)r->n_vocab,
+        error[i] = row_error(got + (size_t)(r->n_tokens - N_ROWS + i) * (size_t)r->n_vocab,
                              r->exact + (size_t)i * (size_t)r->n_vocab, r->n_vocab);
         above += !(error[i] <= limit);
     }
-    double middle = median(r->native + N_TOKENS - N_ROWS);
-    print_message("%-20s %-9s int8 median %.2g (llama.cpp %.2g), worst %.2g (%.2g), %d above\n", r->name, backend,
+    double middle = median(r->native + r->n_tokens - N_ROWS);
+    print_message("%-25s %-9s int8 median %.2g (llama.cpp %.2g), worst %.2g (%.2g), %d above\n", r->name, backend,
                   median(error), middle, worst(error, N_ROWS), native, above);
     assert_true(median(error) <= (1.25 * middle > floor ? 1.25 * middle : floor));
     assert_true(above <= MAX_ABOVE);
@@ -142,47 +146,57 @@ static void test_model(void **state) {
 
 /* ---- the list of models ---- */
 
+static void give_up(const char *file, const char *why) {
+    fprintf(stderr, "%s: %s\n", file, why);
+    exit(1);
+}
+
 static void read_exact(reference *r) {
     char path[600];
     size_t n = (size_t)N_ROWS * (size_t)r->n_vocab;
-    snprintf(path, sizeof path, "%s/data/reference/%.63s.exact", TESTS_DIR, r->name);
+    snprintf(path, sizeof path, "%s/data/reference/%s.exact", TESTS_DIR, r->name);
     FILE *f = fopen(path, "rb");
     r->exact = malloc(n * sizeof *r->exact);
-    if (!f || !r->exact || fread(r->exact, sizeof *r->exact, n, f) != n || fgetc(f) != EOF) {
-        fprintf(stderr, "%s: not %zu floats\n", path, n);
-        exit(1);
-    }
+    if (!f || !r->exact || fread(r->exact, sizeof *r->exact, n, f) != n || fgetc(f) != EOF)
+        give_up(path, "not as many floats as it should have");
     fclose(f);
 }
 
-static size_t read_models(reference *models) {
-    json_error_t err;
-    json_t *list = json_load_file(TESTS_DIR "/data/reference/reference.json", 0, &err);
-    size_t n = json_array_size(list);
-    if (n == 0 || n > MAX_MODELS) {
-        fprintf(stderr, "reference.json: %s\n", err.text);
-        exit(1);
-    }
-    for (size_t i = 0; i < n; i++) {
-        reference *r = &models[i];
-        const json_t *m = json_array_get(list, i), *tokens = json_object_get(m, "tokens");
-        const json_t *native = json_object_get(m, "native");
-        snprintf(r->name, sizeof r->name, "%s", json_string_value(json_object_get(m, "name")));
-        r->n_vocab = (int32_t)json_integer_value(json_object_get(m, "n_vocab"));
-        for (size_t k = 0; k < N_TOKENS; k++) r->ids[k] = (int32_t)json_integer_value(json_array_get(tokens, k));
-        for (size_t k = 0; k < N_TOKENS; k++) r->native[k] = json_number_value(json_array_get(native, k));
-        read_exact(r);
+static void read_sequence(reference *r, const char *model, const char *suffix, const json_t *about) {
+    const json_t *tokens = json_object_get(about, "tokens"), *native = json_object_get(about, "native");
+    size_t n = json_array_size(tokens);
+    if (n < N_ROWS || n > MAX_TOKENS || json_array_size(native) != n)
+        give_up("reference.json", "an odd number of tokens");
+    *r = (reference){.n_tokens = (int32_t)n};
+    snprintf(r->model, sizeof r->model, "%s", model);
+    snprintf(r->name, sizeof r->name, "%s%s", model, suffix);
+    r->n_vocab = (int32_t)json_integer_value(json_object_get(about, "n_vocab"));
+    for (size_t k = 0; k < n; k++) r->ids[k] = (int32_t)json_integer_value(json_array_get(tokens, k));
+    for (size_t k = 0; k < n; k++) r->native[k] = json_number_value(json_array_get(native, k));
+    read_exact(r);
+}
+
+static size_t read_cases(reference *cases) {
+    json_error_t err = {0};
+    json_t *list = json_load_file(TESTS_DIR "/data/reference/reference.json", 0, &err), *m;
+    size_t i, n = 0;
+    if (json_array_size(list) == 0 || json_array_size(list) > MAX_CASES / 2) give_up("reference.json", err.text);
+    json_array_foreach(list, i, m) {
+        const char *name = json_string_value(json_object_get(m, "name"));
+        const json_t *more = json_object_get(m, "long");
+        read_sequence(&cases[n++], name, "", m);
+        if (more) read_sequence(&cases[n++], name, ".long", more);
     }
     json_decref(list);
     return n;
 }
 
 int main(void) {
-    static reference models[MAX_MODELS];
-    static struct CMUnitTest tests[MAX_MODELS];
-    size_t n = read_models(models);
-    for (size_t i = 0; i < n; i++) tests[i] = (struct CMUnitTest){models[i].name, test_model, NULL, NULL, &models[i]};
+    static reference cases[MAX_CASES];
+    static struct CMUnitTest tests[MAX_CASES];
+    size_t n = read_cases(cases);
+    for (size_t i = 0; i < n; i++) tests[i] = (struct CMUnitTest){cases[i].name, test_model, NULL, NULL, &cases[i]};
     int failed = _cmocka_run_group_tests("reference", tests, n, NULL, NULL);
-    for (size_t i = 0; i < n; i++) free(models[i].exact);
+    for (size_t i = 0; i < n; i++) free(cases[i].exact);
     return failed;
 }

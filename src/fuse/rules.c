@@ -13,6 +13,7 @@
 #define KIND(k)    (UINT64_C(1) << TN_KIND_##k)
 #define ANY_MATMUL (IS(MATMUL) | IS(MATMUL_ID) | KIND(MATMULS))
 #define ANY_NORM   (IS(RMS_NORM) | IS(L2_NORM) | KIND(ROW))
+#define ANY_ROW    (IS(RMS_NORM) | IS(EMBED) | IS(EXPERT_SUM) | KIND(ROW))
 #define ACTIVATION (IS(SILU) | IS(GELU) | IS(GELU_QUICK) | IS(SIGMOID) | IS(SOFTPLUS))
 #define ELEMENT    (IS(ADD) | IS(MUL) | IS(SCALE) | IS(SOFTCAP) | ACTIVATION)
 #define COUNT(a)   (int32_t)(sizeof(a) / sizeof *(a))
@@ -58,9 +59,9 @@ static const tn_rule norm[] = {
      {{'N', IS(RMS_NORM), "H"}, {'M', IS(MUL), "NW", TN_OPT}, {'Q', IS(QUANTIZE), "M", TN_OPT}},
      TN_KIND_ROW, .out = "M"},
     {"row_append", "z = m + b, m * b, factor * m, int8(m) (post-norms, gated norms, sums of experts)",
-     {{'M', KIND(ROW) | IS(EMBED) | IS(EXPERT_SUM), ""}, {'Z', ELEMENT | IS(QUANTIZE), "MB"}}, TN_KIND_ROW, .out = "M"},
+     {{'M', ANY_ROW, ""}, {'Z', ELEMENT | IS(QUANTIZE), "MB"}}, TN_KIND_ROW, .out = "M"},
     {"row_chain", "a row's norm after a row's norm",
-     {{'M', KIND(ROW), ""}, {'Z', KIND(ROW), "M"}}, TN_KIND_ROW, .out = "M"},
+     {{'M', ANY_ROW, ""}, {'Z', KIND(ROW), "M"}}, TN_KIND_ROW, .out = "M"},
     {"route", "weights, ids = top_k(softmax(x))",
      {{'P', IS(SOFTMAX), "X"}, {'K', IS(TOP_K), "P"}}, TN_KIND_ROUTE},
 };

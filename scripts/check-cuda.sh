@@ -1,0 +1,79 @@
+#!/bin/bash
+# Compiles every CUDA kernel source with representative tables for every architecture we name, so that none can rot where
+# there is no GPU. Needs nvcc; without one it says so and does nothing. test_cuda does the same through NVRTC with the
+# tables of real plans.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+nvcc=$(command -v nvcc || { [ -x /usr/local/cuda/bin/nvcc ] && echo /usr/local/cuda/bin/nvcc; } || true)
+if [ -z "$nvcc" ]; then
+    echo "check-cuda: skipped: no nvcc here" >&2
+    exit 0
+fi
+kernels=src/backend/cuda/kernels
+archs="80 90 100 120"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+ops=$(grep -oE '^OP\([A-Z0-9_]+' src/graph/ops.def | sed 's/OP(//' | awk '{print "#define OP_" $1, NR - 1}')
+
+# traits LOW HIGH SCALE OFF: TN_K_TRAITS
+traits() { echo $(($1 | $2 << 8 | $3 << 12 | $4 << 16)); }
+
+# Every layout of layouts.def, as numbers.
+layouts=$(grep -oE '^LAYOUT\(.*\)' src/backend/cuda/layouts.def | tr -d '()' | sed 's/LAYOUT//; s/,//g' |
+    while read -r type low high scale off; do
+        case $scale in NONE) k=0 ;; BF16) k=1 ;; D) k=2 ;; DM) k=3 ;; KM) k=4 ;; K16) k=5 ;; K16M) k=6 ;; *) exit 1 ;; esac
+        echo "$type:$(traits "$low" "$high" "$k" "$off")"
+    done)
+
+# compile NAME ENTRY DEFINE=VALUE...: queued; all of them run below
+queue=()
+compile() {
+    local name=$1 entry=$2 define
+    shift 2
+    {
+        echo "$ops"
+        for define in "$@"; do echo "#define ${define/=/ }"; done
+        cat $kernels/params.h $kernels/{tables,pieces,types,cache,rowops}.cu "$kernels/$entry.cu"
+    } >"$work/$name.cu"
+    queue+=("$name")
+}
+
+norm="{OP_RMS_NORM,0,512,-1,0,0,0,-1,512,1,0,1e-5},{OP_MUL,1,512,0,-2,0,512,-1,0,1},{OP_QUANTIZE,1,512,512,0,0,0,1}"
+every="{OP_L2_NORM,0,512,-1,0,0,0,-1,64,0,0,1e-6},{OP_SOFTMAX,1,512,0,0,0,512,-1},{OP_SOFTCAP,1,512,512,0,0,0,-1,0,0,0,30}"
+gated="{OP_SILU,0,0,0,512,-1},{OP_MUL,2,1,0,512,-1},{OP_QUANTIZE,3,0,0,512,4}"
+for act in gelu gelu_quick sigmoid softplus silu scale; do
+    every+=",{OP_$(tr a-z A-Z <<<$act),1,512,0,0,0,0,-1}"
+done
+compile rows-norm rows COUNT=0 N_ROW_OPS=3 "ROW_OPS=$norm"
+compile rows-every rows COUNT=0 N_ROW_OPS=9 "ROW_OPS=$every"
+compile rows-table rows COUNT=0 N_ROW_OPS=1 "ROW_OPS={OP_ROPE_TABLE,0,128,-1,0,0,-1,0,128,4096,1,1e4,0.25,1,1,32,1}"
+compile rows-select rows COUNT=1 N_ROW_OPS=1 "ROW_OPS={OP_SELECT_ROWS,0,512,-1,0,0,-1,1}"
+compile rows-write rows COUNT=0 N_ROW_OPS=1 "ROW_OPS={OP_KV_WRITE,0,256,-1,-2,0,-1,-1}" KV_TYPE=1 KV_HEADS=2 \
+    KV_K_DIM=128 KV_V_DIM=128
+for layout in $layouts; do
+    type=${layout%:*} t=${layout#*:}
+    compile "rows-embed-$type" rows COUNT=0 N_ROW_OPS=1 "ROW_OPS={OP_EMBED,0,512,-1,0,0,-1,0,$t}"
+    for int8 in 0 1; do
+        case $type:$int8 in F32:1 | F16:1 | BF16:1) continue ;; esac
+        shape="COUNT=0 N_IN=512 X_INT8=$int8 X_CODE=-1 FIRST_WEIGHT=0 N_PARTS=1"
+        # shellcheck disable=SC2086
+        compile "matvec-$type-$int8" matvec $shape X_AT=0 X_STRIDE=2304 TOKENS=2 ROWS=4 MIN_BLOCKS=1 LOADS=12 \
+            "PRODUCTS={$t,-1},{$t,-1}" "PARTS={512,0,16,0,2,0,3}" N_AFTER_OPS=3 "AFTER_OPS=$gated"
+        # shellcheck disable=SC2086
+        compile "matmul-$type-$int8" matmul $shape "PRODUCTS={$t,-1},{$t,-1}" "PARTS={512,0,8,0,2,0,3}" N_AFTER_OPS=3 \
+            "AFTER_OPS=$gated"
+    done
+done
+heads="{OP_ROPE,0,1024,-1,-3,0,0,-1,128,128,0},{OP_ROPE,0,256,-2,-3,0,512,-1,128,128,1},{OP_KV_WRITE,1,256,512,-4,0,-1,-1}"
+for kv in 0 1 2; do
+    compile "attend-$kv" attend COUNT=0 "ROW_OPS=$heads" N_ROW_OPS=3 GROUP=4 Q_CODE=0 KV_TYPE=$kv KV_HEADS=2 KV_K_DIM=128 \
+        KV_V_DIM=128 WINDOW=512 FACTOR=0.088f SOFTCAP=50.0f SPLITS=32 MIN_PAGES=2 WORK_AT=640 CORE_STORE=-1 \
+        N_AFTER_OPS=1 "AFTER_OPS={OP_QUANTIZE,0,0,0,1024,5}"
+done
+
+for arch in $archs; do for name in "${queue[@]}"; do echo "$arch $name"; done; done |
+    xargs -P "$(nproc)" -L 1 sh -c '"$0" -diag-suppress 177,39 -std=c++17 --fmad=false -arch=sm_$2 -cubin \
+        -o "$1/$3.$2.cubin" "$1/$3.cu" || { echo "check-cuda: $3 does not compile for sm_$2" >&2; exit 255; }' "$nvcc" "$work"
+echo "check-cuda: ${#queue[@]} kernels for sm_${archs// /, sm_}"

@@ -1,0 +1,84 @@
+"""What the rules make of every family's graph, letter by letter: tests/graphs/NAME.PHASE.txt is what `explain` says. A rule that
+stops firing, a launch more, another kernel: each is a difference. scripts/update-graphs.sh writes the files anew."""
+import difflib
+import lzma
+import os
+import sys
+
+import base
+
+UPDATE = "--update" in sys.argv  # write the files in place of comparing them
+if UPDATE:
+    sys.argv.remove("--update")
+
+TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+GRAPHS = os.path.join(TESTS, "graphs")
+PHASES = ["decode", "prefill"]
+
+# Models of tests/data/reference; each family has one.
+SMALL = {
+    "llama": "llama-q.Q4_K-pure",
+    "qwen3": "qwen3-q.Q4_K_M",
+    "qwen3moe": "qwen3moe-a.Q8_0",
+    "qwen35": "qwen35-a.Q8_0",
+    "qwen35moe": "qwen35moe-a.F32",
+    "gemma3": "gemma3-a.F32",
+    "gemma4-ple": "gemma4-ple.F32",
+    "gemma4-moe": "gemma4-moe.F32",
+}
+# Models that are downloaded.
+REAL = {"smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf"}
+
+
+class Graphs(base.Case):
+    def explain(self, model, phase):
+        """On the kernels that every machine has, and one thread, so that no machine is told from another."""
+        return self.good("explain", "-m", model, "-b", "cpu:ref", "-t", "1", "--phase", phase)
+
+    def compare(self, name, model):
+        for phase in PHASES:
+            with self.subTest(graph=f"{name}.{phase}"):
+                path, got = os.path.join(GRAPHS, f"{name}.{phase}.txt"), self.explain(model, phase)
+                if UPDATE:
+                    with open(path, "w", encoding="utf-8") as f:
+                        f.write(got)
+                    continue
+                with open(path, encoding="utf-8") as f:
+                    want = f.read()
+                if got != want:
+                    both = want.splitlines(), got.splitlines()
+                    diff = difflib.unified_diff(*both, f"tests/graphs/{name}.{phase}.txt", "explain", n=2, lineterm="")
+                    self.fail("the graph is another one (scripts/update-graphs.sh, if so it should be)\n" + "\n".join(diff))
+
+    def test_small_models(self):
+        for name, model in SMALL.items():
+            with lzma.open(os.path.join(TESTS, "data", "reference", model + ".gguf.xz")) as f:
+                self.put("model.gguf", f.read())
+            self.compare(name, self.path("model.gguf"))
+
+    def test_real_models(self):
+        for name, model in REAL.items():
+            path = os.path.join(base.OPTIONS.models, model)
+            if not os.path.exists(path):
+                self.skipTest(f"there is no {path}")
+            self.compare(name, path)
+
+    def test_every_file_has_its_model(self):
+        here = {f"{name}.{phase}.txt" for name in {**SMALL, **REAL} for phase in PHASES}
+        self.assertEqual(here, set(os.listdir(GRAPHS)))
+
+    def test_what_they_must_say(self):
+        """The files themselves: a wrong one is not to be taken over unseen."""
+        for name in os.listdir(GRAPHS):
+            with open(os.path.join(GRAPHS, name), encoding="utf-8") as f:
+                text = f.read()
+            for part in ("plain graph: ", "\nrules\n", " fired  ", "\nlaunches: ", " without fusion)", "\nnorms fused: "):
+                self.assertIn(part, text, name)
+        with open(os.path.join(GRAPHS, "smollm2.decode.txt"), encoding="utf-8") as f:
+            text = f.read()
+        self.assertIn("\nlaunches: 153 (696 without fusion)\n", text)
+        self.assertIn("\nnorms fused: 61 of 61\n", text)
+
+
+if __name__ == "__main__":
+    base.main()

@@ -1,0 +1,325 @@
+/* Damaged and malicious models: whatever a file says, opening it and running two steps gives an error that is the file's fault,
+ * or logits. Never a crash, a hang, a leak or memory that the machine does not have. `--full` damages every bit of the headers
+ * instead of a sample. */
+#include "base/mem.h"
+#include "engine.h"
+#include "tiny_model.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define COUNT(a) ((int)(sizeof(a) / sizeof *(a)))
+
+static bool g_full;
+
+typedef struct bytes {
+    uint8_t *p;
+    size_t n, header; /* bytes before the tensors' data */
+} bytes;
+
+/* Copies are blocks of just their size, so that a sanitizer sees any byte too far. */
+static bytes copy_of(const bytes *b, size_t n) {
+    bytes copy = {malloc(n ? n : 1), n, b->header};
+    assert_non_null(copy.p);
+    memcpy(copy.p, b->p, n);
+    return copy;
+}
+
+static bytes tiny(const tn_tiny_options *o) {
+    tn_error err = {0};
+    tn_gguf *g;
+    bytes b = {0};
+    void *p = tn_tiny_bytes(o, &b.n, &err);
+    if (!p) fail_msg("%s: %s", o->arch, err.text);
+    bytes all = {p, b.n, 0};
+    b = copy_of(&all, all.n);
+    tn_free(p);
+    assert_int_equal(tn_gguf_open_memory(&g, b.p, b.n, &err), TN_OK);
+    b.header = (size_t)((const uint8_t *)tn_gguf_tensor_at(g, 0)->data - b.p);
+    tn_gguf_close(&g);
+    return b;
+}
+
+/* ---- the one check ---- */
+
+enum { MAX_LOGITS = 64 };
+
+static tn_status step(tn_session *s, int32_t n_tokens, float *logits, tn_error *err) {
+    static const int32_t ids[] = {0, 1, 0};
+    tn_status status = tn_step(s, &(tn_batch){ids, NULL, n_tokens}, err);
+    if (status != TN_OK) return status;
+    int32_t n_vocab = s->model->hp.n_vocab;
+    tn_sampler_options o = tn_sampler_defaults();
+    tn_sampler *sampler;
+    assert_int_equal(tn_logits_rows(s), 1);
+    if (logits)
+        memcpy(logits, tn_logits(s, 0), sizeof *logits * (size_t)(n_vocab < MAX_LOGITS ? n_vocab : MAX_LOGITS));
+    for (int greedy = 0; greedy < 2; greedy++) {
+        if (greedy) o.temp = 0;
+        status = tn_sampler_open(&sampler, &o, n_vocab, err);
+        if (status != TN_OK) return status;
+        int32_t id = tn_sampler_pick(sampler, tn_logits(s, 0));
+        assert_in_range(id, 0, n_vocab - 1);
+        tn_sampler_close(&sampler);
+    }
+    return TN_OK;
+}
+
+/* Opens, runs a prefill and a decode step, closes. `logits` of the last one, may be NULL. */
+static tn_status run(const bytes *b, float *logits, tn_error *err) {
+    tn_gguf *file;
+    tn_model *model = NULL;
+    tn_session *session = NULL;
+    *err = (tn_error){0};
+    tn_status status = tn_gguf_open_memory(&file, b->p, b->n, err);
+    if (status == TN_OK)
+        status = tn_engine_open_file(&model, &file, &(tn_model_options){.backend = "cpu", .threads = 1}, err);
+    if (status == TN_OK) status = tn_session_open(&session, model, NULL, err);
+    bool tokens = status == TN_OK && model->hp.n_vocab >= 2 && model->hp.n_ctx_train >= 4;
+    if (tokens) status = step(session, 3, NULL, err);
+    if (tokens && status == TN_OK) status = step(session, 1, logits, err);
+    if (session) tn_session_close(&session);
+    tn_model_close(&model);
+    return status;
+}
+
+/* An error of the file, in one clear line. */
+static tn_status check(const bytes *b, const char *what, size_t where) {
+    tn_error err;
+    tn_status status = run(b, NULL, &err);
+    if (status == TN_OK) return status;
+    if ((status != TN_ERR_INPUT && status != TN_ERR_RESOURCES) || err.code != status || strlen(err.text) < 10)
+        fail_msg("%s %zu: status %d: %s", what, where, status, err.text);
+    for (const char *p = err.text; *p; p++) assert_true((uint8_t)*p >= ' ');
+    return status;
+}
+
+static const tn_tiny_options variants[] = {
+    {"llama", TN_TYPE_F32, 8, true},        {"qwen2", TN_TYPE_F32, 8, false},     {"qwen3moe", TN_TYPE_F32, 8, false},
+    {"qwen35", TN_TYPE_F32, 8, false},      {"qwen35moe", TN_TYPE_F32, 8, false}, {"gemma3", TN_TYPE_F32, 8, false},
+    {"gemma4", TN_TYPE_F32, 8, false},      {"gemma4moe", TN_TYPE_F32, 8, false}, {"llama", TN_TYPE_Q4_0, 32, false},
+    {"qwen35moe", TN_TYPE_Q8_0, 32, false},
+};
+
+static void test_good(void **state) {
+    (void)state;
+    for (int i = 0; i < COUNT(variants); i++) {
+        float logits[MAX_LOGITS];
+        tn_error err;
+        bytes b = tiny(&variants[i]);
+        if (run(&b, logits, &err) != TN_OK) fail_msg("%s: %s", variants[i].arch, err.text);
+        for (int k = 0; k < TN_TINY_VOCAB; k++) assert_true(isfinite(logits[k]));
+        free(b.p);
+    }
+}
+
+/* ---- bytes ---- */
+
+static void test_truncated(void **state) {
+    (void)state;
+    for (int i = 0; i < COUNT(variants); i++) {
+        bytes b = tiny(&variants[i]);
+        for (size_t n = 0; n < b.header + 64; n++) {
+            bytes cut = copy_of(&b, n);
+            assert_int_equal(check(&cut, variants[i].arch, n), TN_ERR_INPUT);
+            free(cut.p);
+        }
+        free(b.p);
+    }
+}
+
+static void test_flipped(void **state) {
+    (void)state;
+    for (int i = 0; i < COUNT(variants); i++) {
+        bytes b = tiny(&variants[i]);
+        size_t stride = g_full ? 1 : 2, start = g_full ? 0 : (size_t)i % 2;
+        for (size_t at = start; at < b.header; at += stride)
+            for (int bit = g_full ? 0 : 7; bit < 9; bit++) {
+                bytes bad = copy_of(&b, b.n);
+                bad.p[at] ^= bit == 8 ? 0xff : g_full ? (uint8_t)(1u << bit) : (uint8_t)(1u << at % 8);
+                check(&bad, variants[i].arch, at);
+                free(bad.p);
+            }
+        free(b.p);
+    }
+}
+
+/* ---- numbers of the header ---- */
+
+static const uint32_t edges[] = {
+    0,         1,        2,         3, 5, 7, 9, 15, 16, 31, 33, 255, 1000, 4097, 65537, 1u << 24, (1u << 24) + 1,
+    INT32_MAX, 1u << 31, UINT32_MAX};
+
+/* Where the value of a key is. */
+static size_t value_at(const bytes *b, const tn_gguf_kv *kv) {
+    return (size_t)((const uint8_t *)kv->key.p - b->p) + kv->key.n + 4;
+}
+
+static void test_keys(void **state) {
+    (void)state;
+    for (int i = 0; i < COUNT(variants); i++) {
+        bytes b = tiny(&variants[i]), bad = copy_of(&b, b.n);
+        tn_gguf *g;
+        assert_int_equal(tn_gguf_open_memory(&g, b.p, b.n, NULL), TN_OK);
+        for (size_t k = 0; k < tn_gguf_n_kv(g); k++) {
+            const tn_gguf_kv *kv = tn_gguf_kv_at(g, k);
+            if (kv->type != TN_GGUF_U32 && kv->type != TN_GGUF_F32) continue;
+            size_t at = value_at(&b, kv);
+            char key[100];
+            snprintf(key, sizeof key, "%.*s", (int)kv->key.n, kv->key.p);
+            for (int e = 0; e < COUNT(edges); e++) {
+                memcpy(bad.p + at, &edges[e], 4);
+                check(&bad, key, edges[e]);
+            }
+            for (uint32_t v = 0x7f800000; kv->type == TN_GGUF_F32 && v <= 0x7fc00000; v += 0x400000) { /* inf, nan */
+                memcpy(bad.p + at, &v, 4);
+                check(&bad, key, v);
+            }
+            memcpy(bad.p + at, b.p + at, 4);
+        }
+        tn_gguf_close(&g);
+        free(bad.p);
+        free(b.p);
+    }
+}
+
+/* Sizes and types of every tensor. */
+static void test_tensors(void **state) {
+    static const uint64_t sizes[] = {0, 1, 2, 7, 12, 64, 1000, INT32_MAX, UINT32_MAX, INT64_MAX, UINT64_MAX};
+    (void)state;
+    for (int i = 0; i < COUNT(variants); i++) {
+        bytes b = tiny(&variants[i]), bad = copy_of(&b, b.n);
+        tn_gguf *g;
+        assert_int_equal(tn_gguf_open_memory(&g, b.p, b.n, NULL), TN_OK);
+        for (size_t k = 0; k < tn_gguf_n_tensors(g); k++) {
+            const tn_gguf_tensor *t = tn_gguf_tensor_at(g, k);
+            size_t name = strlen(t->name),
+                   dims = (size_t)((uint8_t *)memmem(b.p, b.header, t->name, name) - b.p) + name + 4;
+            size_t info = 8 * (size_t)t->n_dims + 4;
+            for (int d = 0; d < t->n_dims; d++)
+                for (int s = 0; s < COUNT(sizes); s++) {
+                    memcpy(bad.p + dims + 8 * (size_t)d, &sizes[s], 8);
+                    check(&bad, t->name, sizes[s]);
+                    memcpy(bad.p + dims, b.p + dims, info);
+                }
+            for (uint32_t type = 0; type < 40; type++) {
+                memcpy(bad.p + dims + info - 4, &type, 4);
+                check(&bad, t->name, type);
+            }
+            memcpy(bad.p + dims, b.p + dims, info);
+        }
+        tn_gguf_close(&g);
+        free(bad.p);
+        free(b.p);
+    }
+}
+
+/* Weights that are no numbers give logits that are none; what is chosen by them is chosen all the same. */
+static void test_weights(void **state) {
+    static const uint32_t odd[] = {0x7fc00000, 0x7f800000, 0xff800000, 0x7f7fffff, 0, 0xffffffff};
+    (void)state;
+    for (int i = 0; i < COUNT(variants); i++) {
+        bytes b = tiny(&variants[i]), bad = copy_of(&b, b.n);
+        tn_gguf *g;
+        assert_int_equal(tn_gguf_open_memory(&g, b.p, b.n, NULL), TN_OK);
+        for (size_t k = 0; k <= tn_gguf_n_tensors(g); k++) /* one after the other, and all at once */
+            for (int o = 0; o < COUNT(odd); o++) {
+                for (size_t j = 0; j < tn_gguf_n_tensors(g); j++) {
+                    const tn_gguf_tensor *t = tn_gguf_tensor_at(g, j);
+                    size_t at = (size_t)((const uint8_t *)t->data - b.p);
+                    for (size_t n = 0; n + 4 <= t->bytes && (j == k || k == tn_gguf_n_tensors(g)); n += 4)
+                        memcpy(bad.p + at + n, &odd[o], 4);
+                }
+                assert_int_equal(check(&bad, "weights", k), TN_OK);
+                memcpy(bad.p, b.p, b.n);
+            }
+        tn_gguf_close(&g);
+        free(bad.p);
+        free(b.p);
+    }
+}
+
+/* ---- memory ---- */
+
+static void test_memory(void **state) {
+    (void)state;
+    for (int i = 0; i < COUNT(variants); i++) {
+        bytes b = tiny(&variants[i]);
+        float want[MAX_LOGITS], got[MAX_LOGITS];
+        tn_error err;
+        assert_int_equal(run(&b, want, &err), TN_OK);
+        tn_status status = TN_ERR_RESOURCES;
+        long n = 0;
+        for (; status != TN_OK; n++) {
+            tn_alloc_fail_after(n);
+            status = run(&b, got, &err);
+            tn_alloc_fail_after(-1);
+            if (status != TN_OK && (status != TN_ERR_RESOURCES || err.code != status || strlen(err.text) < 5))
+                fail_msg("%s, allocation %ld: status %d: %s", variants[i].arch, n, status, err.text);
+        }
+        assert_true(n > 100);
+        assert_memory_equal(got, want, sizeof *got * TN_TINY_VOCAB);
+        free(b.p);
+    }
+}
+
+/* A step for which there is no memory leaves the sequence as it was. */
+static void test_step_memory(void **state) {
+    (void)state;
+    bytes b = tiny(&variants[0]);
+    float want[MAX_LOGITS], got[MAX_LOGITS];
+    tn_error err;
+    tn_gguf *file;
+    tn_model *model;
+    tn_session *s;
+    assert_int_equal(run(&b, want, &err), TN_OK);
+    assert_int_equal(tn_gguf_open_memory(&file, b.p, b.n, &err), TN_OK);
+    assert_int_equal(tn_engine_open_file(&model, &file, &(tn_model_options){.threads = 1}, &err), TN_OK);
+    assert_int_equal(tn_session_open(&s, model, NULL, &err), TN_OK);
+    tn_alloc_fail_after(0);
+    assert_int_equal(step(s, 3, NULL, &err), TN_ERR_RESOURCES);
+    tn_alloc_fail_after(-1);
+    assert_int_equal(tn_sequence_length(s, 0), 0);
+    assert_int_equal(step(s, 3, NULL, &err), TN_OK);
+    assert_int_equal(step(s, 1, got, &err), TN_OK);
+    assert_memory_equal(got, want, sizeof *got * TN_TINY_VOCAB);
+    tn_session_close(&s);
+    tn_model_close(&model);
+    free(b.p);
+}
+
+/* More than any machine has is refused before it is touched. */
+static void test_too_large(void **state) {
+    (void)state;
+    bytes b = tiny(&variants[0]);
+    tn_error err = {0};
+    tn_gguf *file;
+    tn_model *model;
+    tn_session *s;
+    assert_null(tn_alloc_pages(SIZE_MAX / 2));
+    assert_int_equal(tn_gguf_open_memory(&file, b.p, b.n, &err), TN_OK);
+    assert_int_equal(tn_engine_open_file(&model, &file, &(tn_model_options){.threads = 1}, &err), TN_OK);
+    tn_session_options o = {.n_ctx = 1 << 24, .n_seq = 1 << 12};
+    assert_int_equal(tn_session_open(&s, model, &o, &err), TN_ERR_RESOURCES);
+    assert_non_null(strstr(err.text, "memory"));
+    o.n_seq = 1 << 16;
+    assert_int_equal(tn_session_open(&s, model, &o, &err), TN_ERR_USAGE);
+    tn_model_close(&model);
+    free(b.p);
+}
+
+int main(int argc, char **argv) {
+    g_full = argc > 1 && !strcmp(argv[1], "--full");
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_good),   cmocka_unit_test(test_truncated),   cmocka_unit_test(test_flipped),
+        cmocka_unit_test(test_keys),   cmocka_unit_test(test_tensors),     cmocka_unit_test(test_weights),
+        cmocka_unit_test(test_memory), cmocka_unit_test(test_step_memory), cmocka_unit_test(test_too_large),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
