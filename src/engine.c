@@ -38,6 +38,8 @@ static tn_status fill_options(tn_session *s, const tn_session_options *options, 
     if (o->n_ctx > 1 << 24 || o->n_seq > 1 << 16 || o->n_ubatch > 1 << 20)
         return tn_fail(err, TN_ERR_USAGE, "a session of %d x %d positions, %d a step, is beyond reason", o->n_seq,
                        o->n_ctx, o->n_ubatch);
+    if ((int64_t)(o->n_ctx / TN_PAGE_TOKENS + 1) * o->n_seq > INT32_MAX)
+        return tn_fail(err, TN_ERR_USAGE, "a session of %d x %d positions is beyond reason", o->n_seq, o->n_ctx);
     if (o->n_ubatch < o->n_seq) o->n_ubatch = o->n_seq;
     s->fuse = tn_strndup(o->fuse ? o->fuse : "all", strlen(o->fuse ? o->fuse : "all"));
     o->fuse = s->fuse;
@@ -212,10 +214,11 @@ static tn_status grow_batch(tn_session *s, int32_t n, tn_error *err) {
     return TN_OK;
 }
 
-/* Orders the batch by sequence, sequences by first appearance; gives every token that wants logits its row. */
-static tn_status order_batch(tn_session *s, const tn_batch *b, tn_error *err) {
+/* Orders the batch by sequence, sequences by first appearance; gives every token that wants logits its row. What the last
+ * step left is not touched: a batch that does not fit changes nothing. */
+static tn_status order_batch(tn_session *s, const tn_batch *b, int32_t *n_rows, tn_error *err) {
     int32_t n = 0;
-    s->n_rows = 0;
+    *n_rows = 0;
     for (int32_t i = 0; i < b->n_tokens; i++) s->row_of[i] = -1;
     for (int32_t i = 0; i < b->n_tokens; i++) {
         if (s->row_of[i] != -1) continue; /* its sequence is done */
@@ -228,12 +231,12 @@ static tn_status order_batch(tn_session *s, const tn_batch *b, tn_error *err) {
         if (s->seqs[seq].n + count > s->options.n_ctx)
             return tn_fail(err, TN_ERR_INPUT, "%d tokens and %d more do not fit into a context of %d", s->seqs[seq].n,
                            count, s->options.n_ctx);
-        if (!s->options.all_logits) s->row_of[last] = s->n_rows++;
+        if (!s->options.all_logits) s->row_of[last] = (*n_rows)++;
         n += count;
     }
     if (!s->options.all_logits) return TN_OK;
     for (int32_t i = 0; i < b->n_tokens; i++) s->row_of[i] = i;
-    s->n_rows = b->n_tokens;
+    *n_rows = b->n_tokens;
     return TN_OK;
 }
 
@@ -278,25 +281,28 @@ static void keep_rows(tn_session *s, int32_t first, const tn_step_input *in, con
     }
 }
 
-/* A failed step may have written half of a batch: its tokens are taken back. */
+/* A failed step may have written half of a batch: its tokens are taken back. A recurrent state cannot be taken back: such
+ * sequences are cleared. */
 static void undo(tn_session *s, const tn_batch *b, int32_t done) {
     for (int32_t t = 0; t < done; t++) {
-        int32_t seq = seq_of(b, s->order[t]);
-        tn_sequence_cut(s, seq, s->seqs[seq].n - 1, NULL);
+        int32_t seq = seq_of(b, s->order[t]), n = s->seqs[seq].n;
+        if (n > 0) tn_sequence_cut(s, seq, s->recurrent ? 0 : n - 1, NULL);
     }
     s->n_rows = 0;
 }
 
 tn_status tn_step(tn_session *s, const tn_batch *b, tn_error *err) {
+    int32_t n_rows;
     tn_status status = check_batch(s, b, err);
     if (status == TN_OK) status = grow_batch(s, b->n_tokens, err);
-    if (status == TN_OK) status = order_batch(s, b, err);
+    if (status == TN_OK) status = order_batch(s, b, &n_rows, err);
     if (status != TN_OK) return status;
-    size_t want = (size_t)s->n_rows * (size_t)s->model->hp.n_vocab;
+    size_t want = (size_t)n_rows * (size_t)s->model->hp.n_vocab;
     if (b->n_tokens > s->options.n_ubatch && want > s->kept_cap) {
         if (!grow((void **)&s->kept, want, sizeof *s->kept)) return tn_fail_memory(err);
         s->kept_cap = want;
     }
+    s->n_rows = n_rows;
     for (int32_t first = 0; first < b->n_tokens;) {
         int32_t left = b->n_tokens - first, n = left < s->options.n_ubatch ? left : s->options.n_ubatch;
         tn_step_input in = fill_step(s, b, first, n);

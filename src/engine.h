@@ -54,6 +54,8 @@ struct tn_session {
     int32_t n_rows, rows_cap;
 };
 
+/* A model of a file that is open already; takes *file over, on failure too. */
+tn_status tn_engine_open_file(tn_model **model, tn_gguf **file, const tn_model_options *options, tn_error *err);
 /* Opens the device of a backend's name, as in tn_model_options. */
 tn_status tn_engine_open_device(const tn_backend **backend, tn_device **device, const char *name, int threads,
                                 tn_error *err);

@@ -12,7 +12,7 @@ static const tn_sizes sizes[] = {
     {32, 64, 16, 4, 2, 16, false, 0, 0, {TN_TYPE_F32, TN_TYPE_F32}, true, TN_KV_F32, TN_OPERAND_VALUE, 70},
     {64, 96, 32, 4, 1, 16, true, 5, 0, {TN_TYPE_Q8_0, TN_TYPE_Q4_0}, false, TN_KV_F32, TN_OPERAND_SWAPPED, 70},
     {96, 40, 64, 2, 2, 64, false, 0, 3, {TN_TYPE_F16, TN_TYPE_F32}, true, TN_KV_F16, TN_OPERAND_SLICE, 7},
-    {160, 64, 32, 6, 3, 32, false, 0, 0, {TN_TYPE_Q4_1, TN_TYPE_Q5_0}, false, TN_KV_F16, TN_OPERAND_WEIGHT, 70},
+    {160, 64, 32, 6, 3, 32, false, 0, 0, {TN_TYPE_Q4_1, TN_TYPE_Q5_0}, false, TN_KV_F16, TN_OPERAND_WEIGHT, 7},
     {576, 160, 64, 4, 2, 64, true, 0, 0, {TN_TYPE_Q4_1, TN_TYPE_Q8_0}, false, TN_KV_Q8_0, TN_OPERAND_REPEATS, 7},
     {256, 64, 16, 8, 1, 8, true, 0, 0, {TN_TYPE_Q4_K, TN_TYPE_Q6_K}, false, TN_KV_F16, TN_OPERAND_VALUE, 7},
     {512, 32, 16, 2, 1, 16, false, 3, 0, {TN_TYPE_Q2_K, TN_TYPE_Q3_K}, false, TN_KV_F32, TN_OPERAND_WEIGHT, 7},
@@ -185,15 +185,17 @@ static void name_form(tn_check *c, const tn_pattern *p) {
     }
 }
 
-/* In all sizes and phases; with each choice of slots read outside, or, where a form is only a variation, with one of them. */
-static tn_status check_form(run *r, const tn_pattern *p, bool variation) {
+/* In all sizes, both phases, with each choice of slots read outside; where a form is the `variation`-th of another (from 1),
+ * in half of the sizes with one choice. */
+static tn_status check_form(run *r, const tn_pattern *p, int variation) {
     tn_check c = {0};
     unsigned n_exposed = 1u << (p->rule->out ? strlen(p->rule->out) : 0);
     name_form(&c, p);
     for (int size = 0; size < N_SIZES; size++)
         for (unsigned exposed = 0; exposed < n_exposed; exposed++)
             for (int decode = 0; decode < 2; decode++) {
-                if (variation && exposed != (unsigned)size % n_exposed) continue;
+                if (variation && (size + variation) % 2) continue;
+                if (variation && exposed != (unsigned)size / 2 % n_exposed) continue;
                 tn_status status = try_case(r, &c, p, size, exposed, decode);
                 if (status != TN_OK) return status;
             }
@@ -260,12 +262,12 @@ static bool choose_kind(tn_pattern *p, int line, int number) {
 static tn_status check_lines(run *r, const tn_rule *rule, unsigned absent, int32_t many) {
     tn_pattern base = {.rule = rule, .absent = absent, .many = many};
     for (int i = 0; i < TN_MAX_LINES && rule->line[i].slot; i++) choose_kind(&base, i, 0);
-    tn_status status = check_form(r, &base, false);
+    tn_status status = check_form(r, &base, 0);
     for (int i = 0; i < TN_MAX_LINES && rule->line[i].slot && status == TN_OK; i++) {
         if (absent >> i & 1) continue;
         tn_pattern p = base;
         for (int number = 1; choose_kind(&p, i, number) && status == TN_OK; number++)
-            status = check_form(r, &p, true);
+            status = check_form(r, &p, number);
     }
     return status;
 }

@@ -272,15 +272,15 @@ static void logit_bias(void **state) {
     (void)state;
     static const float logits[] = {4, 2, -1, 0.5f};
     static const int32_t history[] = {1, 2};
-    tn_logit_bias list[] = {{0, -1.5f}, {2, 3}, {0, 0.25f}};
+    tn_logit_bias list[] = {{0, -1.5f}, {2, 5}, {0, 0.25f}};
     tn_sampler_options o = tn_sampler_defaults();
     o.logit_bias = list;
     check_changed(o, history, 2, logits, logits, 4); /* a list of no length */
     o.n_logit_bias = 3;
-    check_changed(o, history, 0, logits, (float[]){2.75f, 2, 2, 0.5f}, 4);
-    o.repeat_penalty = 2; /* after the bias: 2 / 2, where the logit alone gave -1 x 2 + 3 */
+    check_changed(o, history, 0, logits, (float[]){2.75f, 2, 4, 0.5f}, 4);
+    o.repeat_penalty = 2; /* after the bias: 4 / 2, where the other order gives -1 x 2 + 5 */
     o.presence_penalty = 0.5f;
-    check_changed(o, history, 2, logits, (float[]){2.75f, 0.5f, 0.5f, 0.5f}, 4);
+    check_changed(o, history, 2, logits, (float[]){2.75f, 0.5f, 1.5f, 0.5f}, 4);
 
     o.temp = 0;
     tn_sampler *s = open_sampler(o, 4); /* keeps a copy */

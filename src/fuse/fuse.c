@@ -13,6 +13,7 @@ typedef struct driver {
     const tn_rule *rules[MAX_RULES]; /* in table order */
     int32_t n_rules;
     int32_t pass;
+    int32_t *told; /* of each launch: the round in which a variant's refusal was logged; the next one's is not */
 } driver;
 
 static const char *const kind_names[] = {
@@ -102,6 +103,8 @@ static bool merge(driver *d, int32_t rule, const tn_match *m) {
     memcpy(nodes, w->scratch, (size_t)n * sizeof *nodes);
     for (int32_t j = 0; j < m->n; j++) w->launch[m->launch[j]].n = 0;
     for (int32_t i = 0; i < n; i++) w->owner[nodes[i]] = into;
+    for (int32_t i = nodes[0]; i < nodes[n - 1]; i++)
+        if (w->extent[i] < nodes[n - 1]) w->extent[i] = nodes[n - 1];
     w->launch[into] = (tn_launch){d->rules[rule]->emit, n, nodes, rules};
     d->out->log[rule].fired++;
     return true;
@@ -116,6 +119,7 @@ static unsigned optional_lines(const tn_rule *r) {
 
 /* One variant of one rule over all launches. */
 static bool run_variant(driver *d, int32_t rule, unsigned absent, bool *changed) {
+    int32_t round = d->pass * MAX_RULES + rule;
     for (int32_t i = 0; i < d->w.n; i++) {
         if (d->w.launch[i].n == 0) continue;
         tn_match m;
@@ -124,8 +128,9 @@ static bool run_variant(driver *d, int32_t rule, unsigned absent, bool *changed)
         if (tn_match_rule(&m, &d->w, d->rules[rule], absent, i, &why, &node)) {
             if (!merge(d, rule, &m)) return false;
             *changed = true;
-        } else if (why && !absent && !log_reject(d, rule, why, node)) {
-            return false;
+        } else if (why && (!absent || d->told[i] != round)) {
+            if (absent) d->told[i] = round;
+            if (!log_reject(d, rule, why, node)) return false;
         }
     }
     return true;
@@ -159,10 +164,15 @@ static bool build_work(driver *d, const tn_graph *g, tn_kernel_query query) {
     w->owner = tn_arena_alloc(a, n * sizeof *w->owner);
     w->users = tn_arena_alloc(a, n * sizeof *w->users);
     w->n_users = tn_arena_alloc(a, n * sizeof *w->n_users);
+    w->extent = tn_arena_alloc(a, n * sizeof *w->extent);
     w->seen = tn_arena_alloc(a, n);
+    w->todo = tn_arena_alloc(a, n * sizeof *w->todo);
     w->scratch = tn_arena_alloc(a, n * sizeof *w->scratch);
+    d->told = tn_arena_alloc(a, n * sizeof *d->told);
     int32_t *self = tn_arena_alloc(a, n * sizeof *self);
-    if (!w->launch || !w->owner || !w->users || !w->n_users || !w->seen || !w->scratch || !self) return false;
+    if (!w->launch || !w->owner || !w->users || !w->n_users || !w->extent || !w->seen || !w->todo || !w->scratch ||
+        !d->told || !self)
+        return false;
     for (int32_t i = 0; i < g->n; i++)
         for (int k = 0; k < g->nodes[i].n_src; k++) w->n_users[g->nodes[i].src[k].node]++;
     for (int32_t i = 0; i < g->n; i++) {
@@ -173,7 +183,7 @@ static bool build_work(driver *d, const tn_graph *g, tn_kernel_query query) {
             int32_t s = g->nodes[i].src[k].node;
             w->users[s][w->n_users[s]++] = i;
         }
-        self[i] = i;
+        self[i] = w->extent[i] = i;
         w->owner[i] = tn_is_leaf(&g->nodes[i]) ? -1 : w->n;
         if (w->owner[i] >= 0) w->launch[w->n++] = (tn_launch){(int)g->nodes[i].op, 1, &self[i], NULL};
     }

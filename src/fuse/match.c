@@ -10,7 +10,7 @@ typedef struct search {
     const tn_work *w;
     const tn_rule *rule;
     unsigned absent;
-    tn_line line[TN_MAX_LINES]; /* of this variant: absent lines are gone, their slots renamed */
+    tn_line line[TN_MAX_LINES];        /* of this variant: absent lines are gone, their slots renamed */
     char src[TN_MAX_LINES][8], out[8]; /* sources, and slots that may be used outside, renamed likewise */
     int n;
     int deepest; /* the lowest line that did not match; -1: all did, but the match was refused */
@@ -137,29 +137,34 @@ static bool leaks(const tn_match *m, const tn_work *w, tn_src v) {
     return false;
 }
 
-/* Depth first from launch id along uses: does a path lead back into the set? seen: launches visited. */
-static bool reaches(const tn_match *m, const tn_work *w, int32_t id, char *seen) {
-    if (in_match(m, id)) return true;
-    if (seen[id]) return false;
-    seen[id] = 1;
-    const tn_launch *l = &w->launch[id];
-    for (int32_t i = 0; i < l->n; i++)
-        for (int32_t k = 0; k < w->n_users[l->nodes[i]]; k++) {
-            int32_t next = w->owner[w->users[l->nodes[i]][k]];
-            if (next != id && reaches(m, w, next, seen)) return true;
-        }
-    return false;
-}
-
-static bool convex(const tn_match *m, const tn_work *w) {
-    char *seen = w->seen;
-    memset(seen, 0, (size_t)w->n);
+/* The highest node from which a path may lead back into the set. Paths go up in the graph, but what goes into a launch of
+ * several nodes may come out of an earlier one of them. */
+static int32_t path_limit(const tn_match *m, const tn_work *w) {
+    int32_t limit = 0;
     for (int32_t j = 0; j < m->n; j++) {
         const tn_launch *l = &w->launch[m->launch[j]];
+        if (l->nodes[l->n - 1] > limit) limit = l->nodes[l->n - 1];
+    }
+    while (w->extent[limit] > limit) limit = w->extent[limit];
+    return limit;
+}
+
+/* No path leaves the set and comes back: walks from the set along uses, every launch once. */
+static bool convex(const tn_match *m, const tn_work *w) {
+    int32_t n = 0, limit = path_limit(m, w);
+    memset(w->seen, 0, (size_t)w->n);
+    for (int32_t j = 0; j < m->n; j++) w->todo[n++] = m->launch[j];
+    while (n > 0) {
+        int32_t id = w->todo[--n];
+        const tn_launch *l = &w->launch[id];
         for (int32_t i = 0; i < l->n; i++)
             for (int32_t k = 0; k < w->n_users[l->nodes[i]]; k++) {
                 int32_t next = w->owner[w->users[l->nodes[i]][k]];
-                if (!in_match(m, next) && reaches(m, w, next, seen)) return false;
+                bool inside = in_match(m, next);
+                if (inside && !in_match(m, id)) return false;
+                if (inside || w->seen[next] || w->launch[next].nodes[0] > limit) continue;
+                w->seen[next] = 1;
+                w->todo[n++] = next;
             }
     }
     return true;
@@ -232,7 +237,7 @@ bool tn_match_rule(tn_match *m, const tn_work *w, const tn_rule *rule, unsigned 
     choose_lines(&s);
     s.deepest = s.n - 1; /* failing on the last line itself is no news */
     bool ok = match_launch(&s, s.n - 1, anchor);
-    *why = s.why;
+    *why = absent && s.deepest >= 0 ? NULL : s.why; /* that a line is missing is news only where none was left out */
     *why_node = s.why_node;
     return ok;
 }

@@ -51,13 +51,16 @@ typedef struct tn_work {
     int32_t *owner;
     int32_t **users; /* of each node: the nodes that read it */
     int32_t *n_users;
-    char *seen;       /* scratch of the convexity check: one byte a launch */
+    int32_t *extent; /* of each node: at least the last node of every launch that has nodes up to it and beyond */
+    char *seen;      /* scratch of the convexity check: a byte, and a place in a list, for each launch */
+    int32_t *todo;
     int32_t *scratch; /* node list of a candidate: one entry a node */
 } tn_work;
 
 /* Finds the pattern of a rule with the lines of `absent` (a bit set of OPT lines) left out, its last line on launch
  * `anchor`, such that merging the match is legal and the backend has a kernel for it. On failure *why says what was
- * wrong with the last candidate that came further than its last line (NULL when none did), *why_node with which node. */
+ * wrong with the candidate that came furthest, *why_node with which node; NULL when none came further than its last line
+ * or, with lines left out, when none had all the others. */
 bool tn_match_rule(tn_match *m, const tn_work *w, const tn_rule *rule, unsigned absent, int32_t anchor,
                    const char **why, int32_t *why_node);
 

@@ -58,13 +58,13 @@ typedef struct tn_attr {
     int32_t head_dim; /* rms_norm, l2_norm, rope, quantize: elements treated together; attention, kv_write: of q, k */
     int32_t v_dim;    /* attention, kv_write: head size of v */
     int32_t n_head, n_kv; /* gated_delta_net: v heads, k heads; v head h goes with k head h % n_kv */
-    int32_t n_rot, neox; /* rope: rotated elements of a head; pairs (i, i + n_rot/2) instead of (2i, 2i + 1) */
-    int32_t window;      /* attention: positions seen, itself included; 0: all */
-    int32_t index;       /* weight, state: which */
-    int32_t n_used;      /* top_k, matmul_id, expert_sum: experts of a token */
-    int32_t norm;        /* top_k: weights sum to one */
-    int32_t kernel;      /* conv1d: taps */
-    int32_t state_size;  /* state: floats a sequence, where it is not a cache of k and v */
+    int32_t n_rot, neox;  /* rope: rotated elements of a head; pairs (i, i + n_rot/2) instead of (2i, 2i + 1) */
+    int32_t window;       /* attention: positions seen, itself included; 0: all */
+    int32_t index;        /* weight, state: which */
+    int32_t n_used;       /* top_k, matmul_id, expert_sum: experts of a token */
+    int32_t norm;         /* top_k: weights sum to one */
+    int32_t kernel;       /* conv1d: taps */
+    int32_t state_size;   /* state: floats a sequence, where it is not a cache of k and v */
     float eps, factor, softcap;
     tn_rope_params rope;
 } tn_attr;

@@ -7,7 +7,20 @@ static int32_t index_in(const int32_t *nodes, int32_t n, int32_t node) {
     return -1;
 }
 
-/* An op on tiles reads other tiles whole: no slices, no repetition. */
+/* Whether node i reads what the launch makes as it stands there: no slice of it and, unless the node is one that writes or reads
+ * a state, nothing that repeats along its row. Then a tile or head of the result follows from the same tile or head. */
+static bool reads_whole(const tn_graph *g, const int32_t *nodes, int32_t n, int32_t i) {
+    const tn_node *node = &g->nodes[nodes[i]];
+    for (int k = 0; k < node->n_src; k++) {
+        tn_src s = node->src[k];
+        if (index_in(nodes, n, s.node) < 0 || tn_shape_of(g, s)->dtype == TN_DTYPE_STATE) continue;
+        if (s.first || s.cols != tn_shape_of(g, s)->cols) return false;
+        if (tn_ops[node->op].class != TN_STATE && s.cols != node->out[0].cols) return false;
+    }
+    return true;
+}
+
+/* An op on tiles. */
 static const char *check_after(const tn_graph *g, const int32_t *nodes, int32_t n, const tn_form *s, int32_t i) {
     const tn_node *node = &g->nodes[nodes[i]];
     tn_class class = tn_ops[node->op].class;
@@ -16,10 +29,8 @@ static const char *check_after(const tn_graph *g, const int32_t *nodes, int32_t 
         int32_t from = index_in(nodes, n, node->src[k].node);
         if (from < 0) continue;
         if (s->role[from] == TN_BEFORE) return "an op on the result reads a row op of the same launch";
-        if (node->src[k].first || node->src[k].cols != node->out[0].cols)
-            return "an op on the result reads a slice of it";
     }
-    return NULL;
+    return reads_whole(g, nodes, n, i) ? NULL : "an op on the result reads a slice of it";
 }
 
 /* Nodes that read each other's tiles get one part number. */
@@ -113,8 +124,8 @@ static const char *classify_attend(const tn_graph *g, const int32_t *nodes, int3
     for (int32_t i = 0; i < n; i++) {
         const tn_node *node = &g->nodes[nodes[i]];
         s->role[i] = i < core ? TN_BEFORE : i == core ? TN_CORE : TN_AFTER;
+        if (i <= core && !reads_whole(g, nodes, n, i)) return "the attention reads a slice of what is before it";
         if (i < core) {
-
             if (node->op == TN_OP_KV_WRITE && !g->one_token)
                 return "a token would read what others write in the same launch";
             if (node->op == TN_OP_KV_WRITE) continue;
@@ -146,8 +157,13 @@ static const char *classify_scan(const tn_graph *g, const int32_t *nodes, int32_
     for (int32_t i = 0; i < n; i++) {
         const tn_node *node = &g->nodes[nodes[i]];
         s->role[i] = i < core ? TN_BEFORE : i == core ? TN_CORE : TN_AFTER;
+        if (!reads_whole(g, nodes, n, i)) return "a slice of a result inside the launch";
         if (i == core) continue;
         if (i < core && !heads) return "an op before the convolution";
+        int32_t cols = node->out[0].cols;
+        if (i > core && cols != c->out[0].cols) return "a result of another width than the recurrence's";
+        if (i < core && cols != c->attr.n_kv * c->attr.head_dim && cols != c->attr.n_head * c->attr.v_dim)
+            return "an op before the recurrence does not work head by head";
         if (tn_ops[node->op].class == TN_BLOCK && (heads ? c->attr.v_dim % 32 : c->out[0].cols % 32))
             return "a head is not whole blocks of 32 columns";
         if (heads ? !by_head(node, c->attr.v_dim) && tn_ops[node->op].class != TN_BLOCK

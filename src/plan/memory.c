@@ -37,9 +37,23 @@ static bool after_core(const tn_plan *p, const tn_launch *l, int32_t node) {
     return !core || found;
 }
 
+/* Whether node `to` is `from` or follows from it inside the launch: then one worker does both, in this order. */
+static bool leads_to(const tn_plan *p, const tn_launch *l, int32_t from, int32_t to) {
+    bool reached[TN_LAUNCH_MAX] = {0}, found = false;
+    for (int32_t i = 0; i < l->n; i++) {
+        const tn_node *n = &p->graph.nodes[l->nodes[i]];
+        reached[i] = l->nodes[i] == from;
+        for (int32_t j = 0; j < i; j++)
+            for (int k = 0; k < n->n_src; k++) reached[i] |= reached[j] && n->src[k].node == l->nodes[j];
+        found |= reached[i] && l->nodes[i] == to;
+    }
+    return found;
+}
+
 /* Whether `v` may be written over `u` in launch l: both whole rows of one shape, and everything in the launch that reads u
- * is an element op no later than v's own node. Then column c of u is read for the last time before column c of v is
- * written, in whatever tiles the kernel works. What stands before a core is excluded: workers may do it again and again. */
+ * is an element op that v follows from. Then column c of u is read for the last time before column c of v is written, in
+ * whatever tiles the kernel works: what v does not follow from may be another worker's, and later. What stands before a
+ * core is excluded: workers may do it again and again. */
 static bool may_replace(const tn_plan *p, int32_t l, const interval *v, const interval *u) {
     const tn_graph *g = &p->graph;
     const tn_shape *a = &g->nodes[v->node].out[v->out], *b = &g->nodes[u->node].out[u->out];
@@ -50,8 +64,8 @@ static bool may_replace(const tn_plan *p, int32_t l, const interval *v, const in
         const tn_node *n = &g->nodes[launch->nodes[i]];
         for (int k = 0; k < n->n_src; k++) {
             if (n->src[k].node != u->node || n->src[k].out != u->out) continue;
-            if (tn_ops[n->op].class != TN_ELEMENT || launch->nodes[i] > v->node || n->src[k].cols != b->cols ||
-                !after_core(p, launch, launch->nodes[i]))
+            if (tn_ops[n->op].class != TN_ELEMENT || n->src[k].cols != b->cols ||
+                !leads_to(p, launch, launch->nodes[i], v->node) || !after_core(p, launch, launch->nodes[i]))
                 return false;
         }
     }

@@ -42,10 +42,11 @@ static uint64_t weight_bytes_read(const tn_graph *g) {
     return bytes;
 }
 
-/* FNV-1a over what was decided, as text. */
+/* FNV-1a over what was decided: as text, and the attributes to the last bit. */
 static tn_status hash_plan(tn_plan *p, tn_error *err) {
     tn_buf b = {0};
     tn_print_graph(&b, &p->graph);
+    for (int32_t i = 0; i < p->graph.n; i++) tn_buf_add(&b, &p->graph.nodes[i].attr, sizeof(tn_attr));
     for (int32_t l = 0; l < p->partition.n; l++) {
         tn_buf_printf(&b, "%s:", p->kernel[l]);
         for (int32_t i = 0; i < p->partition.launch[l].n; i++) {
