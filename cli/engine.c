@@ -7,13 +7,12 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-static void on_log(void *data, tn_log_level level, const char *line) {
+void cli_on_log(void *data, tn_log_level level, const char *line) {
     const cli_options *o = data;
     if (level == TN_LOG_WARN || o->verbose) cli_note(o, "%s", line);
 }
 
-/* A line that is written over, on a terminal only. */
-static void on_progress(void *data, const char *what, double done) {
+void cli_on_progress(void *data, const char *what, double done) {
     const cli_options *o = data;
     if (o->quiet || !isatty(STDERR_FILENO)) return;
     if (done < 1)
@@ -44,8 +43,8 @@ static tn_status open_model(cli_engine *e, const cli_options *o, const char *pat
     tn_model_options options = {
         .backend = o->backend,
         .threads = threads,
-        .log = on_log,
-        .progress = on_progress,
+        .log = cli_on_log,
+        .progress = cli_on_progress,
         .data = (void *)o,
         .vocab_only = vocab_only,
     };

@@ -13,6 +13,11 @@ typedef struct cli_engine {
     tn_session_info info;
 } cli_engine;
 
+/* Callbacks for the library, whose `data` are the options: information with -v only; progress as a line that is
+ * written over, on a terminal only. */
+void cli_on_log(void *data, tn_log_level level, const char *line);
+void cli_on_progress(void *data, const char *what, double done);
+
 /* The parts of a session that verbs choose for themselves. */
 typedef struct cli_session_wish {
     const char *path; /* the model */

@@ -5,77 +5,138 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Appends the text of id, which follows `before` (a tokenizer may treat the first token of a text in its own way). */
-static tn_status add_text(cli_engine *e, cli_answer *a, int32_t before, int32_t id, tn_error *err) {
+/* ---- text ---- */
+
+tn_status cli_piece(const cli_engine *e, int32_t before, int32_t id, bool special, char **text, size_t *len,
+                    tn_error *err) {
     int32_t pair[] = {before, id};
     char *old = NULL, *both = NULL;
     size_t n_old, n_both;
-    tn_status status = tn_detokenize(e->model, pair, 1, false, &old, &n_old, err);
-    if (!status) status = tn_detokenize(e->model, pair, 2, false, &both, &n_both, err);
-    if (!status) {
-        a->text = cli_realloc(a->text, a->len + n_both - n_old + 1);
-        memcpy(a->text + a->len, both + n_old, n_both - n_old);
-        a->len += n_both - n_old;
-        a->text[a->len] = 0;
-    }
+    tn_status status = tn_detokenize(e->model, pair, 1, special, &old, &n_old, err);
+    if (!status) status = tn_detokenize(e->model, pair, 2, special, &both, &n_both, err);
     tn_free(old);
-    tn_free(both);
-    return status;
+    if (status) return status;
+    *len = n_both - n_old;
+    memmove(both, both + n_old, *len + 1);
+    *text = both;
+    return TN_OK;
 }
 
-/* Shows what is new, characters whole unless the answer ends here. */
-static void show_text(cli_answer *a, bool at_end) {
+static tn_status add_text(cli_engine *e, cli_answer *a, int32_t before, int32_t id, tn_error *err) {
+    char *piece;
+    size_t n;
+    tn_status status = cli_piece(e, before, id, false, &piece, &n, err);
+    if (status) return status;
+    a->text = cli_realloc(a->text, a->len + n + 1);
+    memcpy(a->text + a->len, piece, n + 1);
+    a->len += n;
+    tn_free(piece);
+    return TN_OK;
+}
+
+/* Cuts the answer before the stop text that was complete first, if one ends behind the first `old` bytes: where it
+ * ends does not depend on how the text came in tokens. */
+static bool cut_at_stop(const cli_words *stops, cli_answer *a, size_t old) {
+    for (size_t end = old + 1; end <= a->len; end++) {
+        size_t longest = 0;
+        for (size_t i = 0; i < stops->n; i++) {
+            size_t n = strlen(stops->v[i]);
+            if (n > longest && n <= end && !memcmp(a->text + end - n, stops->v[i], n)) longest = n;
+        }
+        if (!longest) continue;
+        a->len = end - longest;
+        a->text[a->len] = 0;
+        return true;
+    }
+    return false;
+}
+
+/* How many of the last bytes may become a stop text: the longest end of the text that one begins with. */
+static size_t held_back(const cli_words *stops, const cli_answer *a) {
+    size_t longest = 0;
+    for (size_t i = 0; i < stops->n; i++) {
+        size_t n = strlen(stops->v[i]) - 1;
+        if (n > a->len) n = a->len;
+        while (n > longest && memcmp(a->text + a->len - n, stops->v[i], n)) n--;
+        if (n > longest) longest = n;
+    }
+    return longest;
+}
+
+/* Shows what is new; before the end of the answer only whole characters, and nothing that may become a stop text. */
+static void show_text(const cli_options *o, cli_answer *a, bool at_end) {
     if (!a->text) return;
-    size_t upto = at_end ? a->len : a->shown + cli_utf8_complete(a->text + a->shown, a->len - a->shown);
+    size_t upto = a->len;
+    if (!at_end) { /* what is held back now was held back as far as it was there: it is not shown yet */
+        upto -= held_back(&o->stops, a);
+        upto = a->shown + cli_utf8_complete(a->text + a->shown, upto - a->shown);
+    }
     fwrite(a->text + a->shown, 1, upto - a->shown, stdout);
     fflush(stdout);
     a->shown = upto;
 }
 
-/* One token: false in *more where the answer ends with it. */
-static tn_status add_token(cli_engine *e, const cli_prompt *prompt, cli_answer *a, int32_t id, bool *more,
-                           tn_error *err) {
+/* ---- tokens ---- */
+
+/* Notes the likeliest tokens at the place of the last one. */
+static void rank(const cli_engine *e, cli_answer *a, const float *logits) {
+    cli_ranking *r = &a->ranking;
+    int32_t id = a->ids[a->n - 1], k = e->o->n_logprobs > 1 ? e->o->n_logprobs : 1;
+    r->k = k < e->about.n_vocab ? k : e->about.n_vocab;
+    size_t at = (a->n - 1) * (size_t)r->k;
+    r->ids = cli_realloc(r->ids, a->n * (size_t)r->k * sizeof *r->ids);
+    r->logprobs = cli_realloc(r->logprobs, a->n * (size_t)r->k * sizeof *r->logprobs);
+    r->chosen = cli_realloc(r->chosen, a->n * sizeof *r->chosen);
+    tn_top_logprobs(logits, e->about.n_vocab, r->k, r->ids + at, r->logprobs + at);
+    r->chosen[a->n - 1] = r->logprobs[at] + (logits[id] - logits[r->ids[at]]);
+    for (int32_t i = 0; i < r->k; i++) /* the very same number where it is among them */
+        if (r->ids[at + (size_t)i] == id) r->chosen[a->n - 1] = r->logprobs[at + (size_t)i];
+}
+
+/* Appends one token; a->stop tells where the answer ends with it. */
+static tn_status add_token(cli_engine *e, const cli_prompt *prompt, cli_answer *a, int32_t id, tn_error *err) {
+    const cli_options *o = e->o;
     int32_t before = a->n ? a->ids[a->n - 1] : prompt->ids[prompt->n - 1];
+    size_t old = a->len;
     a->ids = cli_realloc(a->ids, (a->n + 1) * sizeof *a->ids);
     a->ids[a->n++] = id;
-    if (tn_token_ends(e->model, id) && !e->o->ignore_eos) {
+    if (o->n_logprobs >= 0) rank(e, a, tn_logits(e->session, 0));
+    if (tn_token_ends(e->model, id) && !o->ignore_eos) {
         a->stop = CLI_STOP_END;
-        *more = false;
         return TN_OK;
     }
     tn_status status = add_text(e, a, before, id, err);
-    if (status == TN_ERR_INPUT && !prompt->show) { /* no vocabulary: ids are all there is */
+    if (status == TN_ERR_INPUT && !prompt->show && !o->stops.n) { /* no vocabulary: ids are all there is */
         free(a->text);
         a->text = NULL;
         status = TN_OK;
     }
     if (status) return status;
-    if (prompt->show) show_text(a, false);
-    if (a->n == (size_t)e->o->n_predict)
+    if (cut_at_stop(&o->stops, a, old))
+        a->stop = CLI_STOP_TEXT;
+    else if (a->n == (size_t)o->n_predict)
         a->stop = CLI_STOP_LENGTH;
     else if (tn_sequence_length(e->session, 0) == e->info.n_ctx)
         a->stop = CLI_STOP_CONTEXT;
-    else
-        return TN_OK;
-    *more = false;
     return TN_OK;
 }
 
 static tn_status answer(cli_engine *e, tn_sampler *sampler, const cli_prompt *prompt, cli_answer *a, tn_error *err) {
     tn_status status = TN_OK;
-    bool more = e->o->n_predict != 0;
-    if (!more) a->stop = CLI_STOP_LENGTH;
-    while (more && !status) {
+    if (!e->o->n_predict) a->stop = CLI_STOP_LENGTH;
+    while (!a->stop && !status) {
         if (prompt->interrupts && *prompt->interrupts) {
             a->stop = CLI_STOP_USER;
             break;
         }
         int32_t id = tn_sampler_pick(sampler, tn_logits(e->session, 0));
         tn_sampler_accept(sampler, id);
-        status = add_token(e, prompt, a, id, &more, err);
-        if (!status && more) status = cli_feed(e, &id, 1, err);
+        status = add_token(e, prompt, a, id, err);
+        if (status || a->stop) break;
+        if (prompt->show) show_text(e->o, a, false);
+        status = cli_feed(e, &id, 1, err);
     }
-    if (prompt->show) show_text(a, true);
+    if (prompt->show) show_text(e->o, a, true);
     return status;
 }
 
@@ -98,11 +159,14 @@ tn_status cli_generate(cli_engine *e, tn_sampler *sampler, const cli_prompt *pro
 void cli_answer_free(cli_answer *a) {
     free(a->ids);
     free(a->text);
+    free(a->ranking.ids);
+    free(a->ranking.logprobs);
+    free(a->ranking.chosen);
     *a = (cli_answer){0};
 }
 
 const char *cli_stop_name(cli_stop stop) {
-    static const char *const names[] = {"end", "length", "context", "user"};
+    static const char *const names[] = {"", "end", "stop", "length", "context", "user"};
     return names[stop];
 }
 

@@ -16,6 +16,8 @@ const cli_verb cli_verbs[] = {
     {"verify", VERIFY, cli_verify, NULL, "fused against unfused, backend against reference"},
     {"perplexity", PERPLEXITY, cli_perplexity, NULL, "how well a model predicts a text, as llama-perplexity counts it"},
     {"bench", BENCH, cli_bench, NULL, "tokens a second, as llama-bench measures them"},
+    {"quantize", QUANTIZE, cli_quantize, "IN OUT TYPE", "write a model's file anew, with weights of fewer bits"},
+    {"synth", SYNTH, cli_synth, "PRESET", "a model of a published shape with random weights, for measurements"},
     {"doctor", DOCTOR, cli_doctor, NULL, "which backends, libraries and devices are here"},
     {0},
 };

@@ -4,6 +4,7 @@
 #include "out.h"
 #include "verbs.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <limits.h>
 #include <math.h>
@@ -19,6 +20,8 @@ typedef enum option_type {
     CHOICE, /* int: the index in arg, which lists the words */
     INTS,   /* cli_ints: 1,2,3 or "1 2 3", each in [min, max] */
     WORDS,  /* cli_words: a,b */
+    PHRASE, /* cli_words: one more, whole and not empty */
+    BIASES, /* cli_biases: 15+2.5,16-inf */
     FUSES,  /* cli_words: where "all" or "none" is among a,b each word is a value, else the whole is one */
 } option_type;
 
@@ -47,7 +50,7 @@ static const option options[] = {
     {"-m", "--model", "FILE", ONE_MODEL, ONE_MODEL & ~VERIFY, TEXT, AT(model), 0, 0, "the model, a GGUF file"},
     {"-m", "--model", "FILE[,FILE]", BENCH, BENCH, WORDS, AT(models), 0, 0, "the models"},
     {"-b", "--backend", "NAME", DEVICE, 0, TEXT, AT(backend), 0, 0, "cpu (default), cpu:ref, cpu:avx2, cpu:avx512, webgpu, cuda[:N]"},
-    {"-t", "--threads", "N", DEVICE & ~BENCH, 0, INT, AT(threads), 1, 1024, "CPU threads (default: one per core)"},
+    {"-t", "--threads", "N", (DEVICE & ~BENCH) | QUANTIZE, 0, INT, AT(threads), 1, 1024, "CPU threads (default: one per core)"},
     {"-t", "--threads", "N[,N]", BENCH, 0, INTS, AT(thread_counts), 1, 1024, "CPU threads (default: one per core)"},
     {"-c", "--ctx-size", "N", PERPLEXITY, 0, INT, AT(n_ctx), 0, INT32_MAX, "tokens in a chunk of the text (default: 512)"},
     {"-c", "--ctx-size", "N", STEPS & ~BENCH & ~PERPLEXITY, 0, INT, AT(n_ctx), 0, INT32_MAX, "context in tokens (0, the default: 4096 or the model's, whichever is less)"},
@@ -76,12 +79,17 @@ static const option options[] = {
     /* generation */
     {"-n", "--n-predict", "N", RUN, 0, INT, AT(n_predict), -1, INT32_MAX, "tokens to generate at most (default: -1, no limit)"},
     {"--ignore-eos", NULL, NULL, RUN, 0, FLAG, AT(ignore_eos), 0, 0, "go on after a token that ends a text"},
+    {"--stop", NULL, "TEXT", RUN, 0, PHRASE, AT(stops), 0, 0, "end before this text (may be given several times)"},
+    {"--logprobs", NULL, "N", RUN, 0, INT, AT(n_logprobs), 0, 1 << 20, "with --json: log-probabilities of each token and of the N likeliest"},
     {"--temp", NULL, "X", RUN, 0, REAL, AT(sampler.temp), 0, 1e6, "temperature (default: 0.8; 0: always the likeliest token)"},
     {"--top-k", NULL, "N", RUN, 0, INT, AT(sampler.top_k), 0, INT32_MAX, "draw from the N likeliest (default: 40; 0: off)"},
     {"--top-p", NULL, "X", RUN, 0, REAL, AT(sampler.top_p), 0, 1, "draw from the likeliest that make up X (default: 0.95; 1: off)"},
     {"--min-p", NULL, "X", RUN, 0, REAL, AT(sampler.min_p), 0, 1, "no token below X times the likeliest (default: 0.05; 0: off)"},
     {"--repeat-penalty", NULL, "X", RUN, 0, REAL, AT(sampler.repeat_penalty), 1e-3, 1e3, "make recent tokens less likely (default: 1, off)"},
+    {"--presence-penalty", NULL, "X", RUN, 0, REAL, AT(sampler.presence_penalty), -1e3, 1e3, "taken from the logit of a recent token (default: 0, off)"},
+    {"--frequency-penalty", NULL, "X", RUN, 0, REAL, AT(sampler.frequency_penalty), -1e3, 1e3, "likewise, once for each time it is there (default: 0, off)"},
     {"--repeat-last-n", NULL, "N", RUN, 0, INT, AT(sampler.repeat_last_n), -1, INT32_MAX, "how many tokens are recent (default: 64; -1: the context)"},
+    {"-l", "--logit-bias", "ID+X|ID-X", RUN, 0, BIASES, AT(biases), 0, 0, "add to a token's logit; ID-inf: never this token (a list, or several times)"},
     {"-s", "--seed", "N", RUN, 0, SEED, AT(seed), -1, 9e15, "random seed (default: -1, a new one each time)"},
 
     /* logits */
@@ -89,6 +97,14 @@ static const option options[] = {
     {"--all", NULL, NULL, LOGITS, 0, FLAG, AT(all), 0, 0, "logits of every position, not only of the last"},
     {"--chunk", NULL, "N", LOGITS, 0, INT, AT(chunk), 1, 1 << 20, "feed N tokens a step"},
     {"--seq", NULL, "N", LOGITS, 0, INT, AT(n_seq), 1, 64, "run the tokens in N interleaved sequences and write all, one after the other"},
+
+    /* quantize, synth */
+    {"--allow-requantize", NULL, NULL, QUANTIZE, 0, FLAG, AT(allow_requantize), 0, 0, "convert tensors that are quantised already, at a further loss"},
+    {"--pure", NULL, NULL, QUANTIZE, 0, FLAG, AT(pure), 0, 0, "one type for all matrices, in place of the mix"},
+    {"-o", "--output", "FILE", SYNTH, SYNTH, TEXT, AT(output), 0, 0, "where the model goes"},
+    {"--type", NULL, "TYPE", SYNTH, 0, TEXT, AT(type), 0, 0, "as quantize has them (default: Q4_K_M)"},
+    {"--layers", NULL, "N", SYNTH, 0, INT, AT(n_layer), 1, 1 << 20, "fewer layers than were published"},
+    {"-s", "--seed", "N", SYNTH, 0, SEED, AT(seed), 0, 9e15, "random seed (default: 0)"},
 
     /* explain, verify */
     {"--phase", NULL, "decode|prefill", EXPLAIN, 0, CHOICE, AT(phase), 0, 0, "which program (default: decode)"},
@@ -172,6 +188,33 @@ static tn_status parse_ints(const option *r, const char *s, cli_ints *list, tn_e
     }
 }
 
+/* A token and what is added to its logit, with a sign between them: 15+2.5, 15-inf. */
+static tn_status parse_bias(const option *r, const char *s, const char *end, tn_logit_bias *out, tn_error *err) {
+    const char *sign = s + strspn(s, "0123456789");
+    int64_t id;
+    if (parse_int(s, sign, &id) && id <= INT32_MAX && (*sign == '+' || *sign == '-')) {
+        char *stop;
+        float bias = strtof(sign, &stop);
+        if (stop == end && (isfinite(bias) || (*sign == '-' && tolower(sign[1]) == 'i'))) {
+            *out = (tn_logit_bias){(int32_t)id, bias};
+            return TN_OK;
+        }
+    }
+    return cli_fail(err, TN_ERR_USAGE, "%s: '%.*s' is not ID+X, ID-X or ID-inf", r->name, (int)(end - s), s);
+}
+
+static tn_status parse_biases(const option *r, const char *s, cli_biases *list, tn_error *err) {
+    for (;;) {
+        const char *end = s + strcspn(s, ",");
+        list->v = cli_realloc(list->v, (list->n + 1) * sizeof *list->v);
+        tn_status status = parse_bias(r, s, end, &list->v[list->n], err);
+        if (status) return status;
+        list->n++;
+        if (!*end) return TN_OK;
+        s = end + 1;
+    }
+}
+
 static void add_word(cli_words *list, const char *s, size_t n) {
     list->v = cli_realloc(list->v, (list->n + 1) * sizeof *list->v);
     list->v[list->n] = cli_realloc(NULL, n + 1);
@@ -222,6 +265,11 @@ static tn_status store(const option *r, const char *value, cli_options *o, tn_er
     case CHOICE: return parse_choice(r, value, at, err);
     case INTS: return parse_ints(r, value, at, err);
     case WORDS: add_words(at, value); break;
+    case PHRASE:
+        if (!*value) return cli_fail(err, TN_ERR_USAGE, "%s: the text is empty", r->name);
+        add_word(at, value, strlen(value));
+        break;
+    case BIASES: return parse_biases(r, value, at, err);
     case FUSES: add_fuses(at, value); break;
     }
     return status;
@@ -246,15 +294,24 @@ static tn_status unknown_option(const cli_verb *verb, const char *word, tn_error
     return cli_fail(err, TN_ERR_USAGE, "unknown option %s (tenon %s -h lists those there are)", word, verb->name);
 }
 
+static int n_operands(const cli_verb *verb) {
+    int n = verb->operand != NULL;
+    for (const char *s = verb->operand; s && *s; s++) n += *s == ' ';
+    return n;
+}
+
 /* Marks a row as given. */
 static tn_status parse_words(const cli_verb *verb, int argc, char **argv, cli_options *o, bool *given,
                              tn_error *err) {
     for (int i = 0; i < argc; i++) {
         const char *word = argv[i];
         if (word[0] != '-' || !word[1]) {
-            if (!verb->operand) return cli_fail(err, TN_ERR_USAGE, "%s does not take '%s'", verb->name, word);
-            if (o->operand) return cli_fail(err, TN_ERR_USAGE, "%s takes one %s", verb->name, verb->operand);
-            o->operand = word;
+            int n = n_operands(verb);
+            if (!n) return cli_fail(err, TN_ERR_USAGE, "%s does not take '%s'", verb->name, word);
+            if (o->n_operands == n)
+                return cli_fail(err, TN_ERR_USAGE, "%s takes %s%s", verb->name, n > 1 ? "" : "one ", verb->operand);
+            o->operands[o->n_operands++] = word;
+            o->operand = o->operands[0];
             continue;
         }
         size_t r = 0;
@@ -276,24 +333,31 @@ static tn_status parse_words(const cli_verb *verb, int argc, char **argv, cli_op
 
 tn_status cli_parse(const cli_verb *verb, int argc, char **argv, cli_options *o, tn_error *err) {
     bool given[sizeof options / sizeof *options] = {0};
-    *o = (cli_options){.n_predict = -1, .seed = -1, .n_seq = 1, .repetitions = 5, .sampler = tn_sampler_defaults()};
+    *o = (cli_options){.n_predict = -1,
+                       .n_logprobs = -1,
+                       .seed = -1,
+                       .n_seq = 1,
+                       .repetitions = 5,
+                       .sampler = tn_sampler_defaults()};
     tn_status status = parse_words(verb, argc, argv, o, given, err);
     if (status || o->help) return status;
     for (size_t i = 0; i < n_options; i++)
         if (options[i].needed_by & verb->bit && !given[i])
             return cli_fail(err, TN_ERR_USAGE, "%s needs %s %s", verb->name, options[i].name, options[i].arg);
-    if (verb->operand && !o->operand) return cli_fail(err, TN_ERR_USAGE, "%s needs %s", verb->name, verb->operand);
+    if (o->n_operands < n_operands(verb))
+        return cli_fail(err, TN_ERR_USAGE, "%s needs %s", verb->name, verb->operand);
     return TN_OK;
 }
 
 void cli_options_free(cli_options *o) {
-    cli_words *words[] = {&o->models, &o->fuses};
+    cli_words *words[] = {&o->models, &o->fuses, &o->stops};
     cli_ints *ints[] = {&o->ids, &o->decode, &o->prompts, &o->gens, &o->depths, &o->thread_counts};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
         for (size_t j = 0; j < words[i]->n; j++) free(words[i]->v[j]);
         free(words[i]->v);
     }
     for (size_t i = 0; i < sizeof ints / sizeof *ints; i++) free(ints[i]->v);
+    free(o->biases.v);
 }
 
 void cli_print_help(const cli_verb *verb) {

@@ -15,11 +15,17 @@ typedef struct cli_words {
     size_t n;
 } cli_words;
 
+typedef struct cli_biases {
+    tn_logit_bias *v;
+    size_t n;
+} cli_biases;
+
 /* Order as in the choices of --format and -o of bench in options.c. */
 typedef enum cli_table { CLI_TABLE_MD, CLI_TABLE_CSV, CLI_TABLE_JSON, CLI_TABLE_JSONL } cli_table;
 
 typedef struct cli_options {
-    const char *operand; /* the word that is no option */
+    const char *operand, *operands[3]; /* the words that are no options; the first of them */
+    int n_operands;
     bool help, verbose, quiet, json;
 
     /* model and device */
@@ -34,16 +40,23 @@ typedef struct cli_options {
     bool raw, no_special, no_bos, want_ids;
     cli_ints decode;
 
-    /* generation; a seed of -1 is a new one each time */
-    int32_t n_predict;
+    /* generation; a seed of -1 is a new one each time, n_logprobs of -1 is none */
+    int32_t n_predict, n_logprobs;
     bool ignore_eos;
+    cli_words stops;
     tn_sampler_options sampler;
+    cli_biases biases;
     int64_t seed;
 
     /* logits */
     const char *output;
     int32_t chunk, n_seq;
     bool all;
+
+    /* quantize, synth */
+    const char *type;
+    int32_t n_layer;
+    bool pure, allow_requantize;
 
     /* explain, verify */
     int phase, format; /* tn_phase, tn_format */
@@ -61,7 +74,7 @@ typedef struct cli_verb {
     const char *name;
     unsigned bit; /* its place in the masks of the option table */
     tn_status (*run)(const cli_options *o, tn_error *err);
-    const char *operand; /* the word it takes besides options, NULL: none */
+    const char *operand; /* the words it takes besides options, at most three; NULL: none */
     const char *help;
 } cli_verb;
 

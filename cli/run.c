@@ -4,6 +4,7 @@
 #include "out.h"
 #include "verbs.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -22,6 +23,7 @@ static tn_status check_options(const cli_options *o, bool chat, tn_error *err) {
         return cli_fail(err, TN_ERR_USAGE, "-sys goes through the chat template, which --raw and --ids leave out");
     if (o->chat_template && (o->raw || o->ids.n))
         return cli_fail(err, TN_ERR_USAGE, "--chat-template makes no sense with --raw or --ids");
+    if (o->n_logprobs >= 0 && !o->json) return cli_fail(err, TN_ERR_USAGE, "--logprobs needs --json");
     if (chat && (o->json || o->raw)) return cli_fail(err, TN_ERR_USAGE, "run needs a prompt: -p, -f, --ids or stdin");
     return TN_OK;
 }
@@ -83,12 +85,40 @@ static json_t *timings(const cli_engine *e, const cli_answer *a) {
     return t;
 }
 
+/* What no token can be has no number in JSON: null. */
+static json_t *ranked_token(const cli_engine *e, int32_t before, int32_t id, float logprob) {
+    json_t *t = json_object();
+    char *text = NULL;
+    size_t len;
+    tn_status status = cli_piece(e, before, id, true, &text, &len, NULL);
+    json_object_set_new(t, "id", json_integer(id));
+    json_object_set_new(t, "text", status ? json_null() : cli_json_text(text, len));
+    json_object_set_new(t, "logprob", isfinite(logprob) ? json_real((double)logprob) : json_null());
+    tn_free(text);
+    return t;
+}
+
+static json_t *ranking(const cli_engine *e, const cli_prompt *prompt, const cli_answer *a) {
+    const cli_ranking *r = &a->ranking;
+    json_t *list = json_array();
+    for (size_t i = 0; i < a->n; i++) {
+        int32_t before = i ? a->ids[i - 1] : prompt->ids[prompt->n - 1];
+        json_t *token = ranked_token(e, before, a->ids[i], r->chosen[i]), *top = json_array();
+        for (size_t j = i * (size_t)r->k; j < (i + 1) * (size_t)r->k && e->o->n_logprobs; j++)
+            json_array_append_new(top, ranked_token(e, before, r->ids[j], r->logprobs[j]));
+        json_object_set_new(token, "top_logprobs", top);
+        json_array_append_new(list, token);
+    }
+    return list;
+}
+
 static void print_json(const cli_engine *e, const cli_prompt *prompt, const cli_answer *a) {
     json_t *o = json_object();
     json_object_set_new(o, "text", a->text ? cli_json_text(a->text, a->len) : json_null());
     json_object_set_new(o, "ids", cli_json_ids(a->ids, a->n));
     json_object_set_new(o, "prompt_ids", cli_json_ids(prompt->ids, prompt->n));
     json_object_set_new(o, "stop", json_string(cli_stop_name(a->stop)));
+    if (e->o->n_logprobs >= 0) json_object_set_new(o, "logprobs", ranking(e, prompt, a));
     json_object_set_new(o, "timings", timings(e, a));
     cli_out_json(o);
 }
@@ -121,6 +151,8 @@ static tn_status run_once(cli_engine *e, tn_sampler *sampler, const char *chat_t
 static tn_status open_sampler(const cli_engine *e, tn_sampler **sampler, tn_error *err) {
     tn_sampler_options options = e->o->sampler;
     if (options.repeat_last_n < 0) options.repeat_last_n = e->info.n_ctx;
+    options.logit_bias = e->o->biases.v;
+    options.n_logit_bias = e->o->biases.n;
     options.seed = (uint64_t)e->o->seed;
     if (e->o->seed < 0 && getrandom(&options.seed, sizeof options.seed, 0) < 0) options.seed = (uint64_t)getpid();
     if (e->o->verbose) cli_note(e->o, "seed = %llu", (unsigned long long)options.seed);

@@ -15,6 +15,8 @@ enum {
     BENCH = 1 << 7,
     DOCTOR = 1 << 8,
     PERPLEXITY = 1 << 9,
+    QUANTIZE = 1 << 10,
+    SYNTH = 1 << 11,
 };
 
 tn_status cli_run(const cli_options *o, tn_error *err);
@@ -26,6 +28,8 @@ tn_status cli_explain(const cli_options *o, tn_error *err);
 tn_status cli_verify(const cli_options *o, tn_error *err);
 tn_status cli_bench(const cli_options *o, tn_error *err);
 tn_status cli_perplexity(const cli_options *o, tn_error *err);
+tn_status cli_quantize(const cli_options *o, tn_error *err);
+tn_status cli_synth(const cli_options *o, tn_error *err);
 tn_status cli_doctor(const cli_options *o, tn_error *err);
 
 #endif

@@ -179,15 +179,26 @@ TN_API tn_status tn_sequence_cut(tn_session *session, int32_t seq, int32_t keep,
 
 typedef struct tn_sampler tn_sampler;
 
-/* Unlike other option structs, start from tn_sampler_defaults(): those are llama.cpp's. */
+typedef struct tn_logit_bias {
+    int32_t id;
+    float bias; /* added to the token's logit; -INFINITY: never this token */
+} tn_logit_bias;
+
+/* Unlike other option structs, start from tn_sampler_defaults(): those are llama.cpp's. The steps are taken in
+ * llama.cpp's order: biases, penalties, top-k, top-p, min-p, temperature. With a temperature of 0 the first two are
+ * all there is. What is said of recent tokens counts each as often as it is among the last repeat_last_n. */
 typedef struct tn_sampler_options {
-    float temp;           /* 0: greedy */
-    int32_t top_k;        /* 0: off */
-    float top_p;          /* 1: off */
-    float min_p;          /* 0: off */
-    float repeat_penalty; /* 1: off */
+    float temp;              /* 0: greedy */
+    int32_t top_k;           /* 0: off */
+    float top_p;             /* 1: off */
+    float min_p;             /* 0: off */
+    float repeat_penalty;    /* 1: off; a recent token's logit is divided by it, or multiplied where it is below 0 */
+    float frequency_penalty; /* 0: off; then taken from a recent token's logit, times the count of the token */
+    float presence_penalty;  /* 0: off; taken from it once */
     int32_t repeat_last_n;
     uint64_t seed;
+    const tn_logit_bias *logit_bias; /* copied; several for one token add up */
+    size_t n_logit_bias;
 } tn_sampler_options;
 
 TN_API tn_sampler_options tn_sampler_defaults(void);
@@ -198,6 +209,11 @@ TN_API void tn_sampler_close(tn_sampler **sampler);
 TN_API void tn_sampler_accept(tn_sampler *sampler, int32_t id);
 /* Picks the next token. Does not accept it. The same seed, logits and history give the same token. */
 TN_API int32_t tn_sampler_pick(tn_sampler *sampler, const float *logits);
+
+/* The k likeliest tokens, or all where there are fewer, likeliest first (of equal ones the lower id), with the natural
+ * logarithms of their probabilities: the softmax of the logits as they are, before any step of a sampler. A logit that
+ * is not a number counts as -INFINITY. Returns how many were written. */
+TN_API int32_t tn_top_logprobs(const float *logits, int32_t n_vocab, int32_t k, int32_t *ids, float *logprobs);
 
 /* ---- seeing inside ---------------------------------------------------------------------------------------------- */
 
@@ -228,6 +244,36 @@ TN_API tn_status tn_verify(const tn_verify_options *options, tn_sink out, tn_err
 
 /* Backends, libraries and devices found, and what to install for the rest. */
 TN_API tn_status tn_doctor(bool json, tn_sink out, tn_error *err);
+
+/* ---- making files ----------------------------------------------------------------------------------------------- */
+
+/* Types of files are named as llama-quantize names them: "Q4_K_M", "Q8_0", "F16", ...; in either case. Files appear
+ * when they are complete: a failure leaves what was there before. */
+
+typedef struct tn_quantize_options {
+    const char *type;      /* needed */
+    int threads;           /* 0: one per core */
+    bool pure;             /* one type for all matrices, in place of the mix */
+    bool allow_requantize; /* convert tensors that are quantised already, at a further loss */
+    void (*log)(void *data, tn_log_level level, const char *line);
+    void (*progress)(void *data, const char *what, double done); /* 0..1 */
+    void *data;                                                  /* given to both callbacks */
+} tn_quantize_options;
+
+/* Writes the model in IN (for a split file, its first part) to OUT, its matrices converted. */
+TN_API tn_status tn_quantize_file(const char *in, const char *out, const tn_quantize_options *options, tn_error *err);
+
+typedef struct tn_synth_options {
+    const char *type; /* NULL: "Q4_K_M" */
+    int32_t n_layer;  /* 0: as published */
+    uint64_t seed;    /* the same seed gives the same file */
+    void (*progress)(void *data, const char *what, double done);
+    void *data;
+} tn_synth_options;
+
+/* Writes a model with the shape of a published one and random weights, without a vocabulary: for measurements. An
+ * unknown preset is an error that lists those there are. */
+TN_API tn_status tn_synth_file(const char *preset, const char *out, const tn_synth_options *options, tn_error *err);
 
 #ifdef __cplusplus
 }

@@ -126,15 +126,23 @@ static const char *check_recurrent(const tn_graph *g, const tn_node *n, int32_t 
     return n->src[4].cols != a->n_head || n->src[5].cols != a->n_head ? "not a gate for each head" : NULL;
 }
 
+/* A state value is consumed by one write: nothing may write the old one again. */
+static const char *check_replaced(const tn_graph *g, const tn_node *n, int32_t id) {
+    if (tn_is_leaf(n) || n->out[n->n_out - 1].dtype != TN_DTYPE_STATE) return NULL;
+    for (int32_t i = 0; i < id; i++) {
+        const tn_node *m = &g->nodes[i];
+        bool writes = !tn_is_leaf(m) && m->out[m->n_out - 1].dtype == TN_DTYPE_STATE;
+        if (writes && tn_src_same(m->src[0], n->src[0])) return "writes a state that was already replaced";
+    }
+    return NULL;
+}
+
 static const char *check_state(const tn_graph *g, const tn_node *n, int32_t id) {
+    (void)id;
     if (n->op == TN_OP_KV_WRITE) {
         if (tn_shape_of(g, n->src[0])->dtype != TN_DTYPE_STATE) return "writes what is not a state";
         if (n->src[1].cols != n->attr.n_kv * n->attr.head_dim) return "k has another width than the cache";
         if (n->src[2].cols != n->attr.n_kv * n->attr.v_dim) return "v has another width than the cache";
-        for (int32_t i = 0; i < id;
-             i++) /* a state value is consumed by one write: nothing may write the old one again */
-            if (g->nodes[i].op == TN_OP_KV_WRITE && tn_src_same(g->nodes[i].src[0], n->src[0]))
-                return "writes a state that was already replaced";
     }
     if (n->op == TN_OP_ATTENTION) {
         const tn_node *cache = &g->nodes[n->src[1].node];
@@ -148,8 +156,9 @@ static const char *check_state(const tn_graph *g, const tn_node *n, int32_t id) 
     return NULL;
 }
 
-static check_fn *const checks[] = {check_op,    check_sources, check_shape,   check_rows,      check_binary,
-                                   check_heads, check_matmul,  check_experts, check_recurrent, check_state};
+static check_fn *const checks[] = {check_op,        check_sources, check_shape,   check_rows,
+                                   check_binary,    check_heads,   check_matmul,  check_experts,
+                                   check_recurrent, check_state,   check_replaced};
 
 tn_status tn_graph_verify(const tn_graph *g, tn_error *err) {
     if (g->failed) return tn_fail_memory(err);

@@ -26,6 +26,9 @@ static tn_status read(tn_hparams *hp, const tn_gguf *g, tn_error *err) {
     if (hp->n_shared_kv < 0 || hp->n_shared_kv >= hp->n_layer)
         return tn_fail(err, TN_ERR_INPUT, ARCH ".attention.shared_kv_layers is %d of %d layers", hp->n_shared_kv,
                        hp->n_layer);
+    if (hp->n_embd_layer)
+        status = tn_hp_check_product(hp->n_embd_layer, hp->n_layer, "elements of embeddings for layers", err);
+    if (status != TN_OK) return status;
     return tn_hp_check_heads(hp->head_dim_local, hp->head_dim_local, hp->n_rot_local, err);
 }
 
@@ -52,12 +55,16 @@ static tn_val attention(tn_build *b, tn_val n, int32_t i, shared *s) {
     bool local = is_local(b, i);
     int32_t d = local ? hp->head_dim_local : hp->head_dim, n_rot = local ? hp->n_rot_local : hp->n_rot;
     int32_t n_head = per_layer(b, "attention.head_count", i, hp->n_head);
-    tn_attr heads = {
-        .n_head = n_head, .n_kv = per_layer(b, "attention.head_count_kv", i, hp->n_kv), .head_dim = d, .v_dim = d};
+    int32_t n_kv = per_layer(b, "attention.head_count_kv", i, hp->n_kv);
+    bool own = i < hp->n_layer - hp->n_shared_kv || !s->has_cache[local];
+    if (!own) n_kv = g->nodes[s->cache[local].node].attr.n_kv;
+    if (b->status == TN_OK) b->status = tn_hp_check_sharing(n_head, n_kv, d, b->err);
+    if (b->status != TN_OK) return n;
+    tn_attr heads = {.n_head = n_head, .n_kv = n_kv, .head_dim = d, .v_dim = d};
     tn_val q = tn_linear(b, n, n_head * d, "blk.%d.attn_q", i, "q");
     q = tn_rms_norm(b, q, d, "blk.%d.attn_q_norm.weight", i, "q_norm");
     q = tn_g_rope(g, q, s->angles[local], d, n_rot, true, "q_rope");
-    if (i < hp->n_layer - hp->n_shared_kv || !s->has_cache[local]) {
+    if (own) {
         tn_val k = tn_linear(b, n, heads.n_kv * d, "blk.%d.attn_k", i, "k"), v = k;
         if (tn_has_tensor(b, "blk.%d.attn_v.weight", i)) v = tn_linear(b, n, heads.n_kv * d, "blk.%d.attn_v", i, "v");
         k = tn_rms_norm(b, k, d, "blk.%d.attn_k_norm.weight", i, "k_norm");
@@ -67,7 +74,6 @@ static tn_val attention(tn_build *b, tn_val n, int32_t i, shared *s) {
         s->cache[local] = tn_g_kv_write(g, cache, k, v, "kv_write");
         s->has_cache[local] = true;
     }
-    heads.n_kv = g->nodes[s->cache[local].node].attr.n_kv;
     heads.factor = 1.0f;
     heads.window = local ? hp->window : 0;
     return tn_g_attention(g, q, s->cache[local], &heads, "attention");

@@ -6,11 +6,20 @@
 #include <stdio.h>
 #include <string.h>
 
-extern const tn_arch tn_arch_llama, tn_arch_qwen2, tn_arch_qwen3, tn_arch_qwen3moe, tn_arch_qwen35, tn_arch_qwen35moe,
-    tn_arch_gemma3, tn_arch_gemma4;
+/* The architectures: tn_arch_NAME in a file of model/ each (families share one). */
+#define ARCHS(ARCH)                                                                                                  \
+    ARCH(llama)                                                                                                      \
+    ARCH(qwen2) ARCH(qwen3) ARCH(qwen3moe) ARCH(qwen35) ARCH(qwen35moe) ARCH(gemma3) ARCH(gemma4)
 
-static const tn_arch *const archs[] = {&tn_arch_llama,  &tn_arch_qwen2,     &tn_arch_qwen3,  &tn_arch_qwen3moe,
-                                       &tn_arch_qwen35, &tn_arch_qwen35moe, &tn_arch_gemma3, &tn_arch_gemma4};
+#define ARCH(name) extern const tn_arch tn_arch_##name;
+ARCHS(ARCH)
+#undef ARCH
+
+static const tn_arch *const archs[] = {
+#define ARCH(name) &tn_arch_##name,
+    ARCHS(ARCH)
+#undef ARCH
+};
 
 const tn_arch *tn_arch_find(tn_str name) {
     for (size_t i = 0; i < sizeof archs / sizeof *archs; i++)
@@ -19,7 +28,9 @@ const tn_arch *tn_arch_find(tn_str name) {
 }
 
 const char *tn_arch_names(void) {
-    return "llama";
+#define ARCH(name) ", " #name
+    return (ARCHS(ARCH)) + strlen(", ");
+#undef ARCH
 }
 
 /* ---- hyper-parameters ---- */
@@ -50,7 +61,7 @@ tn_status tn_hp_f32(const tn_gguf *g, const char *arch, const char *suffix, floa
 void tn_hp_u32_opt(const tn_gguf *g, const char *arch, const char *suffix, int32_t *out) {
     char key[128];
     uint32_t v;
-    if (tn_gguf_get_u32(g, full_key(key, sizeof key, arch, suffix), &v) && v <= MAX_HPARAM) *out = (int32_t)v;
+    if (tn_gguf_get_u32(g, full_key(key, sizeof key, arch, suffix), &v)) *out = v <= MAX_HPARAM ? (int32_t)v : -1;
 }
 
 void tn_hp_f32_opt(const tn_gguf *g, const char *arch, const char *suffix, float *out) {
@@ -113,6 +124,17 @@ tn_status tn_hp_experts(tn_hparams *hp, const tn_gguf *g, const char *arch, tn_e
     return TN_OK;
 }
 
+tn_status tn_hp_check_product(int64_t a, int64_t b, const char *what, tn_error *err) {
+    if (a >= 1 && b >= 1 && a <= MAX_HPARAM && b <= MAX_HPARAM / a) return TN_OK;
+    return tn_fail(err, TN_ERR_INPUT, "%lld x %lld %s are beyond reason", (long long)a, (long long)b, what);
+}
+
+tn_status tn_hp_check_sharing(int32_t n_head, int32_t n_kv, int32_t head_dim, tn_error *err) {
+    if (n_kv < 1 || n_head < 1 || n_head % n_kv)
+        return tn_fail(err, TN_ERR_INPUT, "%d attention heads cannot share %d kv heads", n_head, n_kv);
+    return tn_hp_check_product(n_head, head_dim, "elements of attention heads", err);
+}
+
 tn_status tn_hp_check_heads(int32_t head_dim, int32_t v_dim, int32_t n_rot, tn_error *err) {
     if (head_dim < 8 || head_dim > 512 || head_dim % 8 || v_dim < 8 || v_dim > 512 || v_dim % 8)
         return tn_fail(err, TN_ERR_INPUT,
@@ -138,8 +160,7 @@ tn_status tn_hp_common(tn_hparams *hp, const tn_gguf *g, const char *arch, tn_er
     }
     tn_status status = tn_hp_f32(g, arch, "attention.layer_norm_rms_epsilon", &hp->eps, err);
     if (status != TN_OK) return status;
-    if (hp->n_layer > 4096)
-        return tn_fail(err, TN_ERR_INPUT, "%s.block_count is %d: out of range", arch, hp->n_layer);
+    if (hp->n_layer > 512) return tn_fail(err, TN_ERR_INPUT, "%s.block_count is %d: out of range", arch, hp->n_layer);
     tn_hp_u32_opt(g, arch, "feed_forward_length", &hp->n_ff); /* absent where layers differ or are all experts */
     hp->n_kv = hp->n_head;
     tn_hp_u32_opt(g, arch, "attention.head_count_kv", &hp->n_kv);
@@ -150,11 +171,12 @@ tn_status tn_hp_common(tn_hparams *hp, const tn_gguf *g, const char *arch, tn_er
     hp->n_rot = hp->head_dim;
     tn_hp_u32_opt(g, arch, "rope.dimension_count", &hp->n_rot);
     read_rope(&hp->rope, g, arch, hp->n_ctx_train);
-    if (hp->n_kv < 1 || hp->n_head % hp->n_kv)
-        return tn_fail(err, TN_ERR_INPUT, "%d attention heads cannot share %d kv heads", hp->n_head, hp->n_kv);
-    tn_status heads = tn_hp_check_heads(hp->head_dim, hp->v_dim, hp->n_rot, err);
-    if (heads != TN_OK) return heads;
-    return read_vocab(hp, g, err);
+    if (hp->n_ff < 0 || hp->rope.n_ctx_orig < 1)
+        return tn_fail(err, TN_ERR_INPUT, "%s.%s is out of range", arch,
+                       hp->n_ff < 0 ? "feed_forward_length" : "rope.scaling.original_context_length");
+    status = tn_hp_check_heads(hp->head_dim, hp->v_dim, hp->n_rot, err);
+    if (status == TN_OK) status = tn_hp_check_sharing(hp->n_head, hp->n_kv, hp->head_dim, err);
+    return status == TN_OK ? read_vocab(hp, g, err) : status;
 }
 
 /* ---- tensors ---- */
@@ -255,6 +277,8 @@ tn_val tn_matrix_part(tn_build *b, tn_part part, int32_t n_in, const char *forma
     const tn_gguf_tensor *t =
         find_tensor(b, tensor_name(name, sizeof name, format, layer), n_in, rows / experts, experts);
     if (!t) return b->tokens;
+    if (rows > INT32_MAX)
+        return build_error(b, tn_fail(b->err, TN_ERR_INPUT, "tensor %s has more rows than can be counted", name));
     snprintf(view, sizeof view, "%s:%s", name, what);
     size_t row = t->bytes / (size_t)rows;
     return weight_node(b, &(tn_weight){.name = view,

@@ -72,13 +72,17 @@ tn_status tn_model_build(tn_graph *g, const tn_arch *arch, const tn_hparams *hp,
 /* Keys "ARCH.suffix": required ones fail with the key's name when they are absent or not positive (or beyond reason). */
 tn_status tn_hp_u32(const tn_gguf *g, const char *arch, const char *suffix, int32_t *out, tn_error *err);
 tn_status tn_hp_f32(const tn_gguf *g, const char *arch, const char *suffix, float *out, tn_error *err);
-/* Optional ones leave *out as it is. */
+/* Optional ones leave *out as it is where they are absent; an integer beyond reason is -1. */
 void tn_hp_u32_opt(const tn_gguf *g, const char *arch, const char *suffix, int32_t *out);
 void tn_hp_f32_opt(const tn_gguf *g, const char *arch, const char *suffix, float *out);
 /* A value that may be one number for all layers or an array with one for each; false where the key is absent. */
 bool tn_hp_layer(const tn_gguf *g, const char *arch, const char *suffix, int32_t layer, double *out);
 /* expert_count, expert_used_count, expert_feed_forward_length. */
 tn_status tn_hp_experts(tn_hparams *hp, const tn_gguf *g, const char *arch, tn_error *err);
+/* Whether a * b, a number of elements called `what`, is one that a model may have. */
+tn_status tn_hp_check_product(int64_t a, int64_t b, const char *what, tn_error *err);
+/* Whether this many heads can share kv heads and make up a row. */
+tn_status tn_hp_check_sharing(int32_t n_head, int32_t n_kv, int32_t head_dim, tn_error *err);
 /* Whether heads of these sizes can be run. */
 tn_status tn_hp_check_heads(int32_t head_dim, int32_t v_dim, int32_t n_rot, tn_error *err);
 /* What every decoder has: layers, widths, heads, vocabulary, context, eps, rope with its scaling (linear, yarn). */

@@ -17,7 +17,7 @@ static tn_status read(tn_hparams *hp, const tn_gguf *g, const char *arch, tn_err
     for (size_t i = 0; i < sizeof keys / sizeof *keys && status == TN_OK; i++)
         status = tn_hp_u32(g, arch, keys[i].suffix, (int32_t *)((char *)hp + keys[i].at), err);
     if (status != TN_OK) return status;
-    int32_t mtp = 0, inner = hp->delta_dim * hp->delta_v_heads;
+    int32_t mtp = 0, inner = -1;
     hp->period = 4;
     tn_hp_u32_opt(g, arch, "full_attention_interval", &hp->period);
     tn_hp_u32_opt(g, arch, "nextn_predict_layers", &mtp);
@@ -26,8 +26,11 @@ static tn_status read(tn_hparams *hp, const tn_gguf *g, const char *arch, tn_err
     if (mtp < 0 || mtp >= hp->n_layer)
         return tn_fail(err, TN_ERR_INPUT, "%s.nextn_predict_layers is %d of %d layers", arch, mtp, hp->n_layer);
     hp->n_layer -= mtp;
+    status =
+        tn_hp_check_product((int64_t)hp->delta_dim * hp->delta_dim, hp->delta_v_heads, "elements of a state", err);
+    if (status != TN_OK) return status;
     if (hp->delta_dim > 1024 || hp->conv_kernel < 2 || hp->conv_kernel > 64 || hp->delta_v_heads > 4096 ||
-        hp->delta_v_heads % hp->delta_k_heads || inner != hp->delta_dim * hp->delta_v_heads)
+        hp->delta_v_heads % hp->delta_k_heads || (inner != -1 && inner != hp->delta_dim * hp->delta_v_heads))
         return tn_fail(err, TN_ERR_INPUT, "%s.ssm: sizes that do not fit together", arch);
     return TN_OK;
 }

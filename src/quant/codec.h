@@ -1,21 +1,17 @@
-/* The row codecs of the block types, one decoder for each row of types.def; encoders for the types tenon can write.
- */
+/* The row codecs of the block types: a decoder and an encoder for each row of types.def. */
 #ifndef TN_QUANT_CODEC_H
 #define TN_QUANT_CODEC_H
 
 #include <stddef.h>
+#include <stdint.h>
 
-#define TYPE(name, id, block, bytes) void tn_decode_##name(const void *src, float *dst, size_t n);
+#define TYPE(name, id, block, bytes)                                                                                 \
+    void tn_decode_##name(const void *src, float *dst, size_t n);                                                    \
+    void tn_encode_##name(const float *src, void *dst, size_t n);
 #include "quant/types.def"
 #undef TYPE
 
-void tn_encode_F32(const float *src, void *dst, size_t n);
-void tn_encode_F16(const float *src, void *dst, size_t n);
-void tn_encode_BF16(const float *src, void *dst, size_t n);
-void tn_encode_Q4_0(const float *src, void *dst, size_t n);
-void tn_encode_Q4_1(const float *src, void *dst, size_t n);
-void tn_encode_Q5_0(const float *src, void *dst, size_t n);
-void tn_encode_Q5_1(const float *src, void *dst, size_t n);
-void tn_encode_Q8_0(const float *src, void *dst, size_t n);
+/* The 16 levels of the IQ4 types, denser around zero. */
+extern const int8_t tn_iq4_levels[16];
 
 #endif

@@ -84,14 +84,13 @@ static void block_Q8_0(const uint8_t *b, float *y) {
     for (int j = 0; j < 32; j++) y[j] = d * (float)(int8_t)b[2 + j];
 }
 
-/* The 16 levels of the IQ4 types, denser around zero. */
-static const int8_t iq4_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+const int8_t tn_iq4_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
 /* 16 bytes -> 32 elements: x = d level(q) */
 static void iq4_nibbles(const uint8_t *q, float d, float *y) {
     for (int j = 0; j < 16; j++) {
-        y[j] = d * (float)iq4_levels[q[j] & 15];
-        y[j + 16] = d * (float)iq4_levels[q[j] >> 4];
+        y[j] = d * (float)tn_iq4_levels[q[j] & 15];
+        y[j + 16] = d * (float)tn_iq4_levels[q[j] >> 4];
     }
 }
 

@@ -5,15 +5,6 @@
 #include "base/half.h"
 #include "quant/codec.h"
 
-/* Types that are read but not yet written. */
-#define tn_encode_Q2_K   NULL
-#define tn_encode_Q3_K   NULL
-#define tn_encode_Q4_K   NULL
-#define tn_encode_Q5_K   NULL
-#define tn_encode_Q6_K   NULL
-#define tn_encode_IQ4_NL NULL
-#define tn_encode_IQ4_XS NULL
-
 static const tn_type_info g_types[TN_TYPE_LIMIT] = {
 #define TYPE(name, id, block, bytes) [id] = {#name, block, bytes, tn_decode_##name, tn_encode_##name},
 #include "quant/types.def"

@@ -20,7 +20,7 @@ typedef struct tn_type_info {
     int32_t bytes;    /* bytes in a block */
     /* Decode n elements (a multiple of block) of a row. */
     void (*decode)(const void *src, float *dst, size_t n);
-    /* Encode n elements; NULL where tenon cannot write the type. */
+    /* Encode n elements, likewise. */
     void (*encode)(const float *src, void *dst, size_t n);
 } tn_type_info;
 
@@ -38,7 +38,9 @@ size_t tn_type_row_bytes(tn_type type, size_t n);
  *   float  d[n / 32]     max|x| / 127 of each block of 32
  *   int16_t s[n / 16]    sum of q over each half block of 16
  * 40 bytes for 32 elements. Rounding is to nearest, ties to even; a block of zeros has d = 0. */
-static inline size_t tn_q8_row_bytes(size_t n) { return n / 32 * 40; }
+static inline size_t tn_q8_row_bytes(size_t n) {
+    return n / 32 * 40;
+}
 typedef struct tn_q8_row {
     int8_t *q;
     float *d;

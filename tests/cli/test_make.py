@@ -13,7 +13,8 @@ class Quantize(base.Case):
         return {t["name"]: t["type"] for t in json.loads(self.good("inspect", path, "--json"))["tensors"]}
 
     def text(self, path):
-        return json.loads(self.good("run", "-m", path, "-p", "hello", "-n", "8", "--ignore-eos", "--temp", "0", "--json"))["ids"]
+        out = self.good("run", "-m", path, "-p", "hello", "-n", "8", "--ignore-eos", "--temp", "0", "--json")
+        return json.loads(out)["ids"]
 
     def test_half_floats_run_alike(self):
         out = self.path("f16.gguf")
@@ -29,8 +30,8 @@ class Quantize(base.Case):
         self.assertEqual(self.types(again), self.types(self.model))
 
     def test_every_type_runs(self):
-        for name in ("F32", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q4_K_S", "Q4_K_M", "Q5_K", "Q5_K_S",
-                     "Q5_K_M", "Q6_K", "Q3_K_M", "Q2_K", "IQ4_NL", "q4_k_m"):
+        for name in ("F32", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q4_K_S", "Q4_K_M", "Q5_K",
+                     "Q5_K_S", "Q5_K_M", "Q6_K", "Q3_K_M", "Q2_K", "IQ4_NL", "q4_k_m"):
             out = self.path("any.gguf")
             self.good("quantize", self.model, out, name)
             self.assertEqual(len(self.text(out)), 8, name)

@@ -112,6 +112,7 @@ class Stops(Sampling):
     def test_writes(self):
         self.assertEqual(self.packets(), ["hello", " w", "or", "€", "l", "d", "!", "\n"])
         self.assertEqual(self.packets("--stop", "world"), ["hello", " ", "wor", "€", "l", "d", "!", "\n"])
+        self.assertEqual(self.packets("--stop", "world", "--stop", "z"), self.packets("--stop", "world"))
         self.assertEqual(self.packets("--stop", "r\u20ad"), ["hello", " w", "o", "r€", "l", "d", "!", "\n"])
         self.assertEqual(self.packets("--stop", "d!?"), ["hello", " w", "or", "€", "l", "d!", "\n"])
         self.assertEqual(self.packets("--stop", "d!"), ["hello", " w", "or", "€", "l", "\n"])
