@@ -25,6 +25,17 @@ programs=(fuzz_seeds)
 for target in "${targets[@]}"; do programs+=("fuzz_$target"); done
 cmake --build "$build" -j "${JOBS:-$(nproc)}" --target "${programs[@]}"
 
+# keep_some FROM TO: as many files (by name, which is a hash) as fit into 150 kB, and no more than 200, so that the repository stays small
+keep_some() {
+    local total=0 size
+    rm -f "$2"/*
+    while read -r size file; do
+        total=$((total + size))
+        [ $total -le 150000 ] || break
+        cp "$file" "$2"
+    done < <(find "$1" -type f -printf '%s %p\n' | sort -k 2 | head -n 200)
+}
+
 # Tiny models, the same whoever writes them, are not kept with the corpus.
 mkdir -p "$build/seeds" "$build/findings"
 "$build/fuzz/fuzz_seeds" "$build/seeds"
@@ -36,17 +47,17 @@ for target in "${targets[@]}"; do
     mkdir -p "$kept" "$found"
     folders=("$found" "$kept")
     case $target in gguf | model) folders+=("$build/seeds") ;; esac
-    [ ! -f "fuzz/$target.dict" ] || options+=("-dict=fuzz/$target.dict")
+    dict=()
+    [ ! -f "fuzz/$target.dict" ] || dict=("-dict=fuzz/$target.dict")
     if [ $merge = 1 ]; then
         rm -rf "$build/merged" && mkdir "$build/merged"
-        "$build/fuzz/fuzz_$target" -merge=1 -max_len=16384 "$build/merged" "${folders[@]}" 2>&1 | tail -n 1
-        find "$build/merged" -size "+${MAX_KB:-6}k" -delete
-        rm -f "$kept"/* && cp "$build/merged"/* "$kept"
+        "$build/fuzz/fuzz_$target" -set_cover_merge=1 -max_len=16384 "$build/merged" "${folders[@]}" 2>&1 | tail -n 1
+        keep_some "$build/merged" "$kept"
         continue
     fi
     echo "== fuzz_$target: $seconds s"
     log=$build/fuzz_$target.log
-    if ! "$build/fuzz/fuzz_$target" "${options[@]}" -max_total_time="$seconds" "${folders[@]}" >"$log" 2>&1; then
+    if ! "$build/fuzz/fuzz_$target" "${options[@]}" "${dict[@]}" -max_total_time="$seconds" "${folders[@]}" >"$log" 2>&1; then
         tail -n 60 "$log"
         echo "fuzz_$target: a finding; see $log and $build/findings" >&2
         exit 1

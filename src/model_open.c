@@ -11,9 +11,11 @@ static double now(void) {
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static char *copy_str(const tn_gguf *g, const char *key) {
+/* NULL where the file has no such key; false: out of memory. */
+static bool copy_str(char **out, const tn_gguf *g, const char *key) {
     tn_str s;
-    return tn_gguf_get_str(g, key, &s) ? tn_strndup(s.p, s.n) : NULL;
+    *out = NULL;
+    return !tn_gguf_get_str(g, key, &s) || (*out = tn_strndup(s.p, s.n));
 }
 
 void tn_model_close(tn_model **model) {
@@ -32,9 +34,10 @@ void tn_model_close(tn_model **model) {
 
 /* What the file says about itself, apart from the weights. A file without a vocabulary is a model all the same. */
 static tn_status read_file(tn_model *m, tn_error *err) {
-    m->architecture = copy_str(m->file, "general.architecture");
-    m->name = copy_str(m->file, "general.name");
-    m->chat_template = copy_str(m->file, "tokenizer.chat_template");
+    if (!copy_str(&m->architecture, m->file, "general.architecture") ||
+        !copy_str(&m->name, m->file, "general.name") ||
+        !copy_str(&m->chat_template, m->file, "tokenizer.chat_template"))
+        return tn_fail_memory(err);
     if (!m->architecture) return tn_fail(err, TN_ERR_INPUT, "the file has no general.architecture");
     for (size_t i = 0; i < tn_gguf_n_tensors(m->file); i++) {
         const tn_gguf_tensor *t = tn_gguf_tensor_at(m->file, i);
@@ -91,21 +94,28 @@ static tn_status load_weights(tn_model *m, const tn_model_options *o, tn_error *
     return m->backend->put_weights(m->device, m->weights.p, m->weights.n, stored, &l, err);
 }
 
-tn_status tn_model_open(tn_model **model, const char *path, const tn_model_options *options, tn_error *err) {
+/* After the file is open. */
+static tn_status fill_model(tn_model *m, const tn_model_options *o, tn_error *err) {
+    tn_status status = read_file(m, err);
+    if (status == TN_OK && o->vocab_only && !m->tokenizer)
+        return tn_fail(err, TN_ERR_INPUT, "%s", m->no_tokenizer.text);
+    if (status != TN_OK || o->vocab_only) return status;
+    status = tn_engine_open_device(&m->backend, &m->device, o->backend ? o->backend : "cpu", o->threads, err);
+    return status == TN_OK ? load_weights(m, o, err) : status;
+}
+
+tn_status tn_engine_open_file(tn_model **model, tn_gguf **file, const tn_model_options *options, tn_error *err) {
     static const tn_model_options defaults = {0};
-    const tn_model_options *o = options ? options : &defaults;
     *model = NULL;
     double start = now();
     tn_model *m = tn_alloc_zero(1, sizeof *m);
-    if (!m) return tn_fail_memory(err);
-    tn_status status = tn_gguf_open(&m->file, path, err);
-    if (status == TN_OK) status = read_file(m, err);
-    if (status == TN_OK && o->vocab_only && !m->tokenizer)
-        status = tn_fail(err, TN_ERR_INPUT, "%s", m->no_tokenizer.text);
-    if (status == TN_OK && !o->vocab_only) {
-        status = tn_engine_open_device(&m->backend, &m->device, o->backend ? o->backend : "cpu", o->threads, err);
-        if (status == TN_OK) status = load_weights(m, o, err);
+    if (!m) {
+        tn_gguf_close(file);
+        return tn_fail_memory(err);
     }
+    m->file = *file;
+    *file = NULL;
+    tn_status status = fill_model(m, options ? options : &defaults, err);
     if (status != TN_OK) {
         tn_model_close(&m);
         return status;
@@ -113,6 +123,13 @@ tn_status tn_model_open(tn_model **model, const char *path, const tn_model_optio
     m->load_seconds = now() - start;
     *model = m;
     return TN_OK;
+}
+
+tn_status tn_model_open(tn_model **model, const char *path, const tn_model_options *options, tn_error *err) {
+    tn_gguf *file;
+    *model = NULL;
+    tn_status status = tn_gguf_open(&file, path, err);
+    return status == TN_OK ? tn_engine_open_file(model, &file, options, err) : status;
 }
 
 void tn_model_get_info(const tn_model *m, tn_model_info *info) {

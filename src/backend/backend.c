@@ -3,9 +3,9 @@
 
 #include <string.h>
 
-extern const tn_backend tn_backend_cpu, tn_backend_cuda, tn_backend_null;
+extern const tn_backend tn_backend_cpu, tn_backend_cuda, tn_backend_webgpu, tn_backend_null;
 
-static const tn_backend *const backends[] = {&tn_backend_cpu, &tn_backend_cuda, &tn_backend_null};
+static const tn_backend *const backends[] = {&tn_backend_cpu, &tn_backend_cuda, &tn_backend_webgpu, &tn_backend_null};
 
 const tn_backend *tn_backend_at(int i) {
     return i >= 0 && (size_t)i < sizeof backends / sizeof *backends ? backends[i] : NULL;

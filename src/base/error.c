@@ -9,6 +9,8 @@ tn_status tn_fail(tn_error *err, tn_status code, const char *format, ...) {
     va_start(args, format);
     vsnprintf(err->text, sizeof err->text, format, args);
     va_end(args);
+    for (char *p = err->text; *p; p++) /* one line, whatever names and other libraries' messages have in them */
+        if ((unsigned char)*p < ' ' || *p == 0x7f) *p = ' ';
     err->code = code;
     return code;
 }

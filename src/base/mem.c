@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 static atomic_long g_budget = -1;
 
@@ -48,10 +49,19 @@ void tn_free(void *p) {
 
 enum { HUGE_PAGE = 2 << 20 };
 
+static atomic_size_t g_pages; /* bytes of large memory in use */
+
+/* Pages are committed when they are touched, which is too late to refuse: together they may take what the machine has. */
+static bool reserve(size_t bytes) {
+    size_t machine = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+    size_t had = atomic_fetch_add(&g_pages, bytes);
+    if (bytes <= machine && had <= machine - bytes) return true;
+    atomic_fetch_sub(&g_pages, bytes);
+    return false;
+}
+
 /* A request of a huge page or more is rounded up to whole huge pages and mapped at such an address. */
-void *tn_alloc_pages(size_t bytes) {
-    if (!may_alloc()) return NULL;
-    if (bytes == 0) bytes = 1;
+static void *map_pages(size_t bytes) {
     if (bytes < HUGE_PAGE) {
         void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         return p == MAP_FAILED ? NULL : p;
@@ -70,6 +80,17 @@ void *tn_alloc_pages(size_t bytes) {
     return p;
 }
 
+void *tn_alloc_pages(size_t bytes) {
+    if (bytes == 0) bytes = 1;
+    if (!may_alloc() || !reserve(bytes)) return NULL;
+    void *p = map_pages(bytes);
+    if (!p) atomic_fetch_sub(&g_pages, bytes);
+    return p;
+}
+
 void tn_free_pages(void *p, size_t bytes) {
-    if (p) munmap(p, bytes >= HUGE_PAGE ? tn_align_up(bytes, HUGE_PAGE) : bytes ? bytes : 1);
+    if (!p) return;
+    if (bytes == 0) bytes = 1;
+    munmap(p, bytes >= HUGE_PAGE ? tn_align_up(bytes, HUGE_PAGE) : bytes);
+    atomic_fetch_sub(&g_pages, bytes);
 }

@@ -12,7 +12,7 @@ char *tn_strndup(const char *s, size_t len); /* zero-terminated copy */
 /* freed with tn_free() of tenon.h */
 
 /* Large memory for weights, caches and arenas: 64-byte aligned (2 MiB where it is large, with huge pages asked for),
- * zeroed, committed on first touch. */
+ * zeroed, committed on first touch. NULL also where it were, with all that is in use, more than the machine's memory. */
 void *tn_alloc_pages(size_t bytes);
 void tn_free_pages(void *p, size_t bytes);
 

@@ -368,8 +368,8 @@ static tn_jval filter_items(tn_jinja *c, tn_jval v, const tn_jargs *a) {
 
 static tn_jargs rest_of(const tn_jargs *a, size_t skip) {
     tn_jargs rest = *a;
-    rest.v += a->n < skip ? 0 : skip;
-    rest.n = a->n < skip ? 0 : a->n - skip;
+    rest.v = a->n > skip ? a->v + skip : NULL;
+    rest.n = a->n > skip ? a->n - skip : 0;
     return rest;
 }
 

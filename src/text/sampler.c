@@ -28,19 +28,17 @@ double tn_random_uniform(uint64_t seed, uint64_t n) {
     return ((double)(r[0] >> 5) * 0x1p26 + (double)(r[1] >> 6)) * 0x1p-53;
 }
 
-/* ---- the sampler ---- */
-
-typedef struct candidate {
-    float logit;
-    int32_t id;
-} candidate;
+/* ---- opening and closing ---- */
 
 struct tn_sampler {
-    tn_sampler_options options;
+    tn_sampler_options options; /* without logit_bias */
     int32_t n_vocab;
     uint64_t draws;
-    candidate *candidates; /* n_vocab */
-    int32_t *recent;       /* the last tokens, a ring of repeat_last_n */
+    float *bias;     /* of each token; NULL: none */
+    int32_t first;   /* the first token that no bias forbids */
+    float *logits;   /* of each token, as biases and penalties leave them */
+    int32_t *ids;    /* n_vocab: the candidates */
+    int32_t *recent; /* the last tokens, a ring of repeat_last_n */
     int32_t n_recent, next_recent;
     int32_t *count; /* of each token among the recent ones */
 };
@@ -58,7 +56,27 @@ static tn_status check_options(const tn_sampler_options *o, int32_t n_vocab, tn_
     if (!(o->min_p >= 0 && o->min_p <= 1)) return tn_fail(err, TN_ERR_USAGE, "min-p is between 0 and 1");
     if (!(o->repeat_penalty > 0) || isinf(o->repeat_penalty))
         return tn_fail(err, TN_ERR_USAGE, "the repeat penalty is more than 0");
+    if (!isfinite(o->frequency_penalty)) return tn_fail(err, TN_ERR_USAGE, "the frequency penalty is not finite");
+    if (!isfinite(o->presence_penalty)) return tn_fail(err, TN_ERR_USAGE, "the presence penalty is not finite");
     if (o->repeat_last_n < 0) return tn_fail(err, TN_ERR_USAGE, "the repeat window is 0 or more");
+    for (size_t i = 0; i < o->n_logit_bias; i++) {
+        tn_logit_bias b = o->logit_bias[i];
+        if (b.id < 0 || b.id >= n_vocab)
+            return tn_fail(err, TN_ERR_USAGE, "a logit bias names token %d of a vocabulary of %d", b.id, n_vocab);
+        if (isnan(b.bias) || b.bias == INFINITY)
+            return tn_fail(err, TN_ERR_USAGE, "the logit bias of token %d is not a number", b.id);
+    }
+    return TN_OK;
+}
+
+/* The list of biases as an array over the vocabulary. */
+static tn_status spread_biases(tn_sampler *s, const tn_logit_bias *list, size_t n, tn_error *err) {
+    if (!n) return TN_OK;
+    s->bias = tn_alloc_zero((size_t)s->n_vocab, sizeof *s->bias);
+    if (!s->bias) return tn_fail_memory(err);
+    for (size_t i = 0; i < n; i++) s->bias[list[i].id] += list[i].bias;
+    while (s->first < s->n_vocab && !(s->bias[s->first] > -INFINITY)) s->first++;
+    if (s->first == s->n_vocab) return tn_fail(err, TN_ERR_USAGE, "the logit biases forbid every token");
     return TN_OK;
 }
 
@@ -69,26 +87,81 @@ tn_status tn_sampler_open(tn_sampler **out, const tn_sampler_options *options, i
     tn_sampler *s = tn_alloc_zero(1, sizeof *s);
     if (!s) return tn_fail_memory(err);
     s->options = *options;
+    s->options.logit_bias = NULL; /* the caller's */
     s->n_vocab = n_vocab;
-    s->candidates = tn_alloc_zero((size_t)n_vocab, sizeof *s->candidates);
+    s->logits = tn_alloc_zero((size_t)n_vocab, sizeof *s->logits);
+    s->ids = tn_alloc_zero((size_t)n_vocab, sizeof *s->ids);
     s->count = tn_alloc_zero((size_t)n_vocab, sizeof *s->count);
     s->recent = tn_alloc_zero((size_t)options->repeat_last_n, sizeof *s->recent);
-    if (!s->candidates || !s->count || !s->recent) {
+    if (!s->logits || !s->ids || !s->count || !s->recent)
+        st = tn_fail_memory(err);
+    else
+        st = spread_biases(s, options->logit_bias, options->n_logit_bias, err);
+    if (st)
         tn_sampler_close(&s);
-        return tn_fail_memory(err);
-    }
-    *out = s;
-    return TN_OK;
+    else
+        *out = s;
+    return st;
 }
 
 void tn_sampler_close(tn_sampler **s) {
     if (!*s) return;
-    tn_free((*s)->candidates);
+    tn_free((*s)->bias);
+    tn_free((*s)->logits);
+    tn_free((*s)->ids);
     tn_free((*s)->count);
     tn_free((*s)->recent);
     tn_free(*s);
     *s = NULL;
 }
+
+/* ---- candidates: ids, ranked by the logits of all tokens ---- */
+
+/* Greater logit first (not a number: as -INFINITY); of equal ones, the lower id. */
+static bool better(const float *logits, int32_t a, int32_t b) {
+    float la = logits[a], lb = logits[b];
+    if (la > lb) return true;
+    if (la < lb) return false;
+    la = isnan(la) ? -INFINITY : la;
+    lb = isnan(lb) ? -INFINITY : lb;
+    return la > lb || (la == lb && a < b);
+}
+
+/* Sinks ids[i] in a heap whose top is the worst (worst_first) or the best. */
+static void sift_down(const float *logits, int32_t *ids, int32_t n, int32_t i, bool worst_first) {
+    int32_t id = ids[i];
+    for (int32_t child; (child = 2 * i + 1) < n; i = child) {
+        if (child + 1 < n && better(logits, ids[child], ids[child + 1]) == worst_first) child++;
+        if (better(logits, id, ids[child]) != worst_first) break;
+        ids[i] = ids[child];
+    }
+    ids[i] = id;
+}
+
+static void make_heap(const float *logits, int32_t *ids, int32_t n, bool worst_first) {
+    for (int32_t i = n / 2; i-- > 0;) sift_down(logits, ids, n, i, worst_first);
+}
+
+/* Moves the top of a heap of n to its end. */
+static void pop(const float *logits, int32_t *ids, int32_t n, bool worst_first) {
+    int32_t top = ids[0];
+    ids[0] = ids[n - 1];
+    if (n > 1) sift_down(logits, ids, n - 1, 0, worst_first);
+    ids[n - 1] = top;
+}
+
+/* The k best of all tokens, as a heap with the worst on top. */
+static void select_best(const float *logits, int32_t n_vocab, int32_t *ids, int32_t k) {
+    for (int32_t i = 0; i < k; i++) ids[i] = i;
+    make_heap(logits, ids, k, true);
+    for (int32_t i = k; i < n_vocab; i++) {
+        if (!better(logits, i, ids[0])) continue;
+        ids[0] = i;
+        sift_down(logits, ids, k, 0, true);
+    }
+}
+
+/* ---- picking ---- */
 
 void tn_sampler_accept(tn_sampler *s, int32_t id) {
     int32_t window = s->options.repeat_last_n;
@@ -103,95 +176,94 @@ void tn_sampler_accept(tn_sampler *s, int32_t id) {
     s->next_recent = (s->next_recent + 1) % window;
 }
 
-/* Greater logit first; of equal ones, the lower id. */
-static bool better(candidate a, candidate b) {
-    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+static float penalised(const tn_sampler_options *o, float logit, int32_t count) {
+    logit = logit <= 0 ? logit * o->repeat_penalty : logit / o->repeat_penalty;
+    return logit - ((float)count * o->frequency_penalty + o->presence_penalty);
 }
 
-/* All tokens, penalised; what is not a number can not be chosen. Returns where the best one is. */
+/* Biases and penalties; what is not a number cannot be chosen. Returns the best token: where none can be chosen, the
+ * first that is not forbidden. */
 static int32_t fill(tn_sampler *s, const float *logits) {
-    float penalty = s->options.repeat_penalty;
-    int32_t best = 0;
+    int32_t best = s->first;
     for (int32_t i = 0; i < s->n_vocab; i++) {
-        float l = isnan(logits[i]) ? -INFINITY : logits[i];
-        if (s->count[i] && penalty != 1) l = l <= 0 ? l * penalty : l / penalty;
-        s->candidates[i] = (candidate){l, i};
-        if (l > s->candidates[best].logit) best = i;
+        float l = logits[i];
+        if (s->bias) l += s->bias[i];
+        if (s->count[i]) l = penalised(&s->options, l, s->count[i]);
+        s->logits[i] = isnan(l) ? -INFINITY : l;
+        s->ids[i] = i;
     }
+    for (int32_t i = best; i < s->n_vocab; i++)
+        if (s->logits[i] > s->logits[best]) best = i;
     return best;
 }
 
-/* Sinks v[i] in a heap whose top is the worst (worst_first) or the best. */
-static void sift_down(candidate *v, int32_t n, int32_t i, bool worst_first) {
-    candidate x = v[i];
-    for (int32_t child; (child = 2 * i + 1) < n; i = child) {
-        if (child + 1 < n && better(v[child], v[child + 1]) == worst_first) child++;
-        if (better(x, v[child]) != worst_first) break;
-        v[i] = v[child];
-    }
-    v[i] = x;
-}
-
-static void make_heap(candidate *v, int32_t n, bool worst_first) {
-    for (int32_t i = n / 2; i-- > 0;) sift_down(v, n, i, worst_first);
-}
-
-/* Moves the k best to the front, in no order. */
-static void select_best(candidate *v, int32_t n, int32_t k) {
-    make_heap(v, k, true);
-    for (int32_t i = k; i < n; i++) {
-        if (!better(v[i], v[0])) continue;
-        v[0] = v[i];
-        sift_down(v, k, 0, true);
-    }
-}
-
-/* The fewest candidates, best first, whose probabilities sum up to top_p: they end up at the end of v. Returns how many. */
-static int32_t select_nucleus(candidate *v, int32_t n, float max, float top_p) {
+/* The fewest candidates, best first, whose probabilities sum up to top_p: they end up at the end of ids. Returns how
+ * many. */
+static int32_t select_nucleus(const float *logits, int32_t *ids, int32_t n, float max, float top_p) {
     double sum = 0, have = 0;
     int32_t left = n;
-    for (int32_t i = 0; i < n; i++) sum += exp((double)(v[i].logit - max));
-    make_heap(v, n, false);
+    for (int32_t i = 0; i < n; i++) sum += exp((double)(logits[ids[i]] - max));
+    make_heap(logits, ids, n, false);
     do {
-        candidate best = v[0];
-        v[0] = v[--left];
-        if (left) sift_down(v, left, 0, false);
-        v[left] = best;
-        have += exp((double)(best.logit - max));
+        pop(logits, ids, left--, false);
+        have += exp((double)(logits[ids[left]] - max));
     } while (left && have < (double)top_p * sum);
     return n - left;
 }
 
 /* One of n candidates, each with probability ~ exp(logit / temp). */
-static int32_t draw(const candidate *v, int32_t n, float max, float temp, double uniform) {
+static int32_t draw(const float *logits, const int32_t *ids, int32_t n, float max, float temp, double uniform) {
     double sum = 0, have = 0;
-    for (int32_t i = 0; i < n; i++) sum += exp((double)(v[i].logit - max) / (double)temp);
+    for (int32_t i = 0; i < n; i++) sum += exp((double)(logits[ids[i]] - max) / (double)temp);
     for (int32_t i = 0; i < n; i++) {
-        have += exp((double)(v[i].logit - max) / (double)temp);
-        if (have > uniform * sum) return v[i].id;
+        have += exp((double)(logits[ids[i]] - max) / (double)temp);
+        if (have > uniform * sum) return ids[i];
     }
-    return v[n - 1].id;
+    return ids[n - 1];
 }
 
 int32_t tn_sampler_pick(tn_sampler *s, const float *logits) {
     const tn_sampler_options *o = &s->options;
-    candidate *v = s->candidates;
-    int32_t n = s->n_vocab, best = fill(s, logits);
-    float max = v[best].logit;
+    int32_t *ids = s->ids, n = s->n_vocab, best = fill(s, logits);
+    float max = s->logits[best];
     if (o->temp == 0 || isinf(max)) return best; /* infinite: no distribution */
     if (o->top_k > 0 && o->top_k < n) {
-        select_best(v, n, o->top_k);
         n = o->top_k;
+        select_best(s->logits, s->n_vocab, ids, n);
     }
     if (o->top_p < 1) {
-        int32_t kept = select_nucleus(v, n, max, o->top_p);
-        v += n - kept;
+        int32_t kept = select_nucleus(s->logits, ids, n, max, o->top_p);
+        ids += n - kept;
         n = kept;
     }
     int32_t kept = 0;
     float least = max + logf(o->min_p);
     for (int32_t i = 0; i < n; i++) { /* the best one always stays */
-        if (v[i].logit == max || v[i].logit >= least) v[kept++] = v[i];
+        float l = s->logits[ids[i]];
+        if (l == max || l >= least) ids[kept++] = ids[i];
     }
-    return draw(v, kept, max, o->temp, tn_random_uniform(o->seed, s->draws++));
+    return draw(s->logits, ids, kept, max, o->temp, tn_random_uniform(o->seed, s->draws++));
+}
+
+/* ---- probabilities ---- */
+
+/* How far a logit lies below the greatest; equal ones may be infinite. */
+static double below(float logit, float max) {
+    return logit == max ? 0 : (double)logit - (double)max;
+}
+
+int32_t tn_top_logprobs(const float *logits, int32_t n_vocab, int32_t k, int32_t *ids, float *logprobs) {
+    if (k > n_vocab) k = n_vocab;
+    if (k <= 0) return 0;
+    select_best(logits, n_vocab, ids, k);
+    for (int32_t left = k; left > 0; left--) pop(logits, ids, left, true);
+    float max = logits[ids[0]];
+    double sum = 0;
+    for (int32_t i = 0; i < n_vocab; i++)
+        if (logits[i] > -INFINITY) sum += exp(below(logits[i], max));
+    for (int32_t i = 0; i < k; i++) {
+        float l = logits[ids[i]];
+        logprobs[i] = l > -INFINITY ? (float)(below(l, max) - log(sum)) : -INFINITY;
+    }
+    return k;
 }

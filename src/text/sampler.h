@@ -1,4 +1,4 @@
-/* Choosing the next token from logits: the functions declared in tenon.h. The order of steps is llama.cpp's:
+/* Choosing the next token from logits: the functions declared in tenon.h. The order of steps is llama.cpp's: biases,
  * penalties, top-k, top-p, min-p, temperature, then one draw. Random numbers are counter-based (Philox 4x32-10): draw
  * n of a seed is a function of (seed, n) alone. */
 #ifndef TN_TEXT_SAMPLER_H

@@ -6,7 +6,15 @@
 
 #include <string.h>
 
-enum { MATVEC_ROWS = 8, MAX_ATTEND_GROUP = 16, MATMUL_TILE = 64, MAX_TILE_PRODUCTS = 4, MAX_SPLITS = 32 };
+enum {
+    MATVEC_ROWS = 8,
+    MAX_ATTEND_GROUP = 16,
+    MATMUL_TILE = 64,
+    MAX_TILE_PRODUCTS = 4,
+    MAX_SPLITS = 32,
+    MIN_PAGES = 2
+};
+enum { MATVEC_LOADS = 12 }; /* of 16 bytes, in flight in a lane */
 enum { STAGE_Q8 = 64 * 144 * 2 + 64 * 4 * (8 + 8 + 4 + 4), STAGE_F32 = 2 * 32 * 68 * 4 }; /* of matmul.cu */
 
 #define KERNEL(entry, form, act, rows, name) extern const char tn_cuda_source_##entry[];
@@ -176,6 +184,30 @@ static void row_numbers(maker *m, const tn_node *n, int32_t i[3], double f[6]) {
     }
 }
 
+/* A norm or a product with a vector that only the next op reads need not leave the registers. */
+static void number_chain(const maker *m, int32_t i, int32_t number[3]) {
+    const tn_node *n = node_at(m, i);
+    int32_t readers = 0;
+    for (int32_t j = i + 1; j < m->ask->n; j++)
+        for (int k = 0; k < node_at(m, j)->n_src; k++) readers += node_at(m, j)->src[k].node == m->ask->nodes[i];
+    bool next = readers == 1 && last_use(m, i) == i + 1 && m->form.role[i + 1] == TN_BEFORE;
+    bool stored = !m->ask->plan || m->ask->plan->offset[m->ask->nodes[i] * TN_MAX_OUT] >= 0;
+    bool fours = n->out[0].cols % 4 == 0 && n->src[0].first % 4 == 0;
+    if (n->op == TN_OP_RMS_NORM && !n->attr.head_dim && fours)
+        number[1] = next && !stored && node_at(m, i + 1)->src[0].node == m->ask->nodes[i];
+    if (n->op == TN_OP_MUL) number[1] = next && node_at(m, i + 1)->op == TN_OP_QUANTIZE;
+}
+
+/* Whether a row op reads what one before it wrote, or writes where one before it was at work. */
+static bool must_wait(const maker *m, int32_t i) {
+    const tn_node *n = node_at(m, i);
+    for (int k = 0; k < n->n_src; k++)
+        if (index_in(m, n->src[k].node) >= 0) return true;
+    for (int32_t j = 0; j < i; j++)
+        if (m->slot[i] >= 0 && m->slot[j] >= 0 && m->slot[j] >= m->slot[i]) return true;
+    return false;
+}
+
 static void put_row_op(maker *m, int32_t i) {
     const tn_node *n = node_at(m, i);
     int32_t number[3] = {0}, a = -1, b = 0, period = 0, cols = n->out[0].cols;
@@ -192,10 +224,11 @@ static void put_row_op(maker *m, int32_t i) {
         if (n->n_src > 1) b = row_operand(m, n->src[1]);
         if (n->n_src > 1 && n->src[1].cols < cols) period = n->src[1].cols;
     }
+    number_chain(m, i, number);
     int32_t dst = n->op == TN_OP_QUANTIZE && last_use(m, i) >= 0 ? 0 : m->slot[i];
-    tn_buf_printf(m->head, "{%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%.17g,%.17g,%.17g,%.17g,%.17g,%.17g},", (int)n->op, cols,
-                  a, b, period, dst, store_of(m, i), number[0], number[1], number[2], f[0], f[1], f[2], f[3], f[4],
-                  f[5]);
+    tn_buf_printf(m->head, "{%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%.17g,%.17g,%.17g,%.17g,%.17g,%.17g},", (int)n->op,
+                  must_wait(m, i), cols, a, b, period, dst, store_of(m, i), number[0], number[1], number[2], f[0],
+                  f[1], f[2], f[3], f[4], f[5]);
     m->n_row_ops++;
 }
 
@@ -294,14 +327,14 @@ static int32_t rows_of_warp(maker *m, const part_shape *part) {
         all += part[p].cols * part[p].products;
     }
     if (quantizes) return rows;
-    while (rows > 1 && (rows * bits > 32 || all / (8 * rows) < m->ask->device->n_sm)) rows /= 2;
+    while (rows > 1 && (rows * bits > 16 || all / (8 * rows) < m->ask->device->n_sm)) rows /= 2;
     return rows;
 }
 
 /* The tables of products, ops on results and parts; `tile` columns a block, at most `cap` blocks a part. */
 static void put_parts(maker *m, part_shape *part, int32_t tile, int32_t cap) {
     int32_t local[TN_FORM_MAX_NODES], block = 0, product = 0, after = 0;
-    tn_buf_str(m->head, "#define PRODUCTS ");
+    tn_buf_printf(m->head, "#define FIRST_WEIGHT %d\n#define PRODUCTS ", m->n_weights);
     for (int32_t p = 0; p < m->form.n_parts; p++)
         for (int32_t i = 0; i < m->ask->n; i++) {
             if (m->form.role[i] != TN_CORE || m->form.part[i] != p) continue;
@@ -361,7 +394,7 @@ static void make_matvec(maker *m, part_shape *part, int32_t max_products) {
     put_parts(m, part, 8 * rows, 4 * m->ask->device->n_sm);
     tn_buf_printf(m->head, "#define TOKENS %d\n#define ROWS %d\n#define X_AT %d\n#define X_STRIDE %d\n", tokens, rows,
                   m->slot_floats, (int)stride);
-    tn_buf_printf(m->head, "#define MIN_BLOCKS %d\n", tokens > 2 ? 1 : 2);
+    tn_buf_printf(m->head, "#define MIN_BLOCKS %d\n#define LOADS %d\n", tokens > 2 ? 1 : 2, MATVEC_LOADS);
     m->to->shared_bytes = shared;
     m->to->grid[2] = (unsigned)((m->max_rows + tokens - 1) / tokens);
 }
@@ -419,8 +452,8 @@ static void make_attend(maker *m) {
     int32_t out = group * a->v_dim, red = 16 * a->v_dim < 4096 ? 16 * a->v_dim : 4096;
     tn_buf_printf(m->head, "\n#define N_AFTER_OPS %d\n#define GROUP %d\n#define Q_CODE %d\n#define WINDOW %d\n",
                   n_after, group, q, a->window);
-    tn_buf_printf(m->head, "#define FACTOR %.9ef\n#define SOFTCAP %.9ef\n#define SPLITS %d\n", (double)a->factor,
-                  (double)a->softcap, splits);
+    tn_buf_printf(m->head, "#define FACTOR %.9ef\n#define SOFTCAP %.9ef\n#define SPLITS %d\n#define MIN_PAGES %d\n",
+                  (double)a->factor, (double)a->softcap, splits, MIN_PAGES);
     tn_buf_printf(m->head, "#define WORK_AT %d\n#define CORE_STORE %d\n", m->slot_floats, store_of(m, core));
     size_t work = (size_t)(group * (a->head_dim + 64 + 3) + out + red + 16);
     m->to->shared_bytes = ((size_t)m->slot_floats + work) * 4;

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { NUMBERS_ALIGN = 256, NUMBERS_BYTES = TN_WEBGPU_MAX_NUMBERS * 4 };
+enum { NUMBERS_ALIGN = 256 };
 
 tn_webgpu_step_layout tn_webgpu_step_layout_of(const tn_graph *g, int32_t n_pages) {
     tn_webgpu_step_layout l = {.max_tokens = g->max_tokens, .max_outputs = g->max_outputs};
@@ -18,90 +18,171 @@ tn_webgpu_step_layout tn_webgpu_step_layout_of(const tn_graph *g, int32_t n_page
     return l;
 }
 
-/* The program being compiled: the numbers of all dispatches, before they go to the device. */
+/* What a dispatch binds besides the arena and the step. */
+typedef struct binding {
+    tn_webgpu_window window[TN_WEBGPU_MAX_WINDOWS];
+    int32_t n_windows, state;
+    uint64_t numbers, numbers_bytes;
+} binding;
+
+/* The program being compiled. */
 typedef struct maker {
     tn_program *p;
-    char *numbers;
+    binding *binding; /* of each dispatch */
+    tn_buf numbers;   /* of all of them */
     int32_t cap;
 } maker;
 
-static bool bind(maker *m, const tn_emit *e, int32_t i, int32_t kind) {
-    tn_program *p = m->p;
-    tn_device *d = p->device;
-    WGPUBindGroupEntry entries[4 + TN_WEBGPU_MAX_WINDOWS] = {0};
-    size_t n = 0;
-    uint64_t numbers = tn_align_up((size_t)(e->n_numbers > 0 ? e->n_numbers : 1) * 4, 16);
-    entries[n++] = (WGPUBindGroupEntry){.binding = 0,
-                                        .buffer = p->memory->arena,
-                                        .size = tn_align_up(p->memory->arena_bytes < 16 ? 16 : p->memory->arena_bytes, 16)};
-    entries[n++] = (WGPUBindGroupEntry){
-        .binding = 1, .buffer = p->step, .size = tn_align_up((size_t)p->layout.words * 4, 16)};
-    entries[n++] = (WGPUBindGroupEntry){
-        .binding = 2, .buffer = p->numbers, .offset = (uint64_t)i * NUMBERS_BYTES, .size = numbers};
-    if (e->state >= 0)
-        entries[n++] = (WGPUBindGroupEntry){
-            .binding = 3, .buffer = p->memory->states[e->state], .size = p->memory->state_bytes[e->state]};
-    for (int32_t k = 0; k < e->n_windows; k++)
-        entries[n++] = (WGPUBindGroupEntry){.binding = 4 + (uint32_t)k,
-                                            .buffer = d->slabs[e->window[k].slab],
-                                            .offset = e->window[k].offset,
-                                            .size = e->window[k].bytes};
-    p->dispatch[i].group = d->lib.DeviceCreateBindGroup(
-        d->device,
-        &(WGPUBindGroupDescriptor){.layout = tn_webgpu_layout(d, kind), .entryCount = n, .entries = entries});
-    return p->dispatch[i].group != NULL;
+static int32_t kind_of(const binding *b) {
+    return b->n_windows * 2 + (b->state >= 0);
 }
 
-static tn_status add_dispatch(maker *m, tn_emit *e, tn_error *err) {
-    tn_program *p = m->p;
-    tn_device *d = p->device;
-    if (p->n == m->cap) {
-        int32_t cap = m->cap ? m->cap * 2 : 256;
-        tn_webgpu_dispatch *all = tn_realloc(p->dispatch, (size_t)cap * sizeof *all);
-        if (all) p->dispatch = all;
-        char *numbers = tn_realloc(m->numbers, (size_t)cap * NUMBERS_BYTES);
-        if (numbers) m->numbers = numbers;
-        if (!all || !numbers) return tn_fail_memory(err);
-        m->cap = cap;
-    }
-    tn_buf text = {0};
-    tn_status status = tn_webgpu_emit(e, &text) ? TN_OK
-                       : e->why ? tn_fail(err, TN_ERR_INTERNAL, "webgpu: a planned launch has no shader: %s", e->why)
-                                : tn_fail_memory(err);
-    int32_t i = p->n, kind = e->n_windows * 2 + (e->state >= 0);
-    p->dispatch[i] = (tn_webgpu_dispatch){
-        .rows = e->rows, .fixed_rows = e->fixed_rows, .x = e->x, .rows_per_y = e->rows_per_y};
-    if (status == TN_OK && e->x > 65535)
-        status = tn_fail(err, TN_ERR_UNAVAILABLE, "webgpu: a launch needs %u workgroups in a row, 65535 are allowed", e->x);
-    if (status == TN_OK) status = tn_webgpu_pipeline_get(d, text.p, kind, &p->dispatch[i].pipeline, err);
-    if (status == TN_OK) {
-        memset(m->numbers + (size_t)i * NUMBERS_BYTES, 0, NUMBERS_BYTES);
-        memcpy(m->numbers + (size_t)i * NUMBERS_BYTES, e->number, (size_t)e->n_numbers * 4);
-        p->dispatch[i].state = e->state;
-        p->n++;
-    }
-    tn_buf_free(&text);
-    return status;
+/* ---- dispatches ---- */
+
+static bool grow(maker *m) {
+    if (m->p->n < m->cap) return true;
+    int32_t cap = m->cap ? m->cap * 2 : 256;
+    tn_webgpu_dispatch *all = tn_realloc(m->p->dispatch, (size_t)cap * sizeof *all);
+    if (all) m->p->dispatch = all;
+    binding *bindings = tn_realloc(m->binding, (size_t)cap * sizeof *bindings);
+    if (bindings) m->binding = bindings;
+    if (!all || !bindings) return false;
+    m->cap = cap;
+    return true;
 }
 
-/* Calls for each dispatch of each launch. */
-static tn_status each(maker *m, tn_status (*call)(maker *m, tn_emit *e, tn_error *err), tn_error *err) {
+static tn_status add_dispatch(maker *m, const tn_emit *e, const char *text, tn_error *err) {
+    static const char zeros[NUMBERS_ALIGN];
+    if (e->x > 65535)
+        return tn_fail(err, TN_ERR_UNAVAILABLE, "webgpu: a launch needs %u workgroups in a row, 65535 are allowed",
+                       e->x);
+    if (!grow(m)) return tn_fail_memory(err);
+    binding *b = &m->binding[m->p->n];
+    *b = (binding){.n_windows = e->n_windows, .state = e->state, .numbers = m->numbers.n};
+    memcpy(b->window, e->window, sizeof b->window);
+    b->numbers_bytes = tn_align_up((size_t)(e->n_numbers > 0 ? e->n_numbers : 1) * 4, 16);
+    tn_buf_add(&m->numbers, e->number, (size_t)e->n_numbers * 4);
+    tn_buf_add(&m->numbers, zeros, tn_align_up(m->numbers.n + 16, NUMBERS_ALIGN) - m->numbers.n);
+    if (m->numbers.failed) return tn_fail_memory(err);
+    tn_webgpu_dispatch *to = &m->p->dispatch[m->p->n];
+    *to = (tn_webgpu_dispatch){.rows = e->rows, .fixed_rows = e->fixed_rows, .x = e->x, .rows_per_y = e->rows_per_y};
+    m->p->n++;
+    return tn_webgpu_pipeline_get(m->p->device, text, kind_of(b), &to->pipeline, err);
+}
+
+/* A launch whose weight lies in several segments is a dispatch for each. */
+static tn_status add_launch(maker *m, const tn_launch *launch, tn_error *err) {
     tn_program *p = m->p;
     tn_status status = TN_OK;
-    for (int32_t l = 0; l < p->plan->partition.n && status == TN_OK; l++) {
-        const tn_launch *launch = &p->plan->partition.launch[l];
-        for (int32_t s = 0, n = 1; s < n && status == TN_OK; s++) {
-            tn_emit e;
-            const char *why = tn_webgpu_select(&e, p->device, &p->plan->graph, launch->nodes, launch->n);
-            if (why) return tn_fail(err, TN_ERR_INTERNAL, "webgpu: a planned launch has no kernel: %s", why);
-            n = tn_webgpu_dispatches(&e);
-            e.plan = p->plan;
-            e.kv_type = p->memory->kv_type;
-            e.step = p->layout;
-            e.segment = s;
-            status = call(m, &e, err);
-            tn_webgpu_emit_free(&e);
-        }
+    for (int32_t s = 0, n = 1; s < n && status == TN_OK; s++) {
+        tn_emit e;
+        const char *why = tn_webgpu_select(&e, p->device, &p->plan->graph, launch->nodes, launch->n);
+        if (why) return tn_fail(err, TN_ERR_INTERNAL, "webgpu: a planned launch has no kernel: %s", why);
+        n = tn_webgpu_dispatches(&e);
+        e.plan = p->plan;
+        e.kv_type = p->memory->kv_type;
+        e.step = p->layout;
+        e.segment = s;
+        tn_buf text = {0};
+        if (tn_webgpu_emit(&e, &text))
+            status = add_dispatch(m, &e, text.p, err);
+        else
+            status = e.why ? tn_fail(err, TN_ERR_INTERNAL, "webgpu: a planned launch has no shader: %s", e.why)
+                           : tn_fail_memory(err);
+        tn_buf_free(&text);
+        tn_webgpu_emit_free(&e);
     }
     return status;
+}
+
+/* ---- buffers and bind groups ---- */
+
+static tn_status make_buffers(maker *m, tn_error *err) {
+    tn_program *p = m->p;
+    tn_device *d = p->device;
+    const tn_node *output = &p->plan->graph.nodes[p->plan->graph.output];
+    p->logits_at = (uint64_t)p->plan->offset[p->plan->graph.output * TN_MAX_OUT];
+    p->logits_row = tn_shape_row_bytes(&output->out[0]);
+    p->logits_rows = output->out[0].rows;
+    p->readback_bytes = p->logits_row * (uint64_t)tn_shape_max_rows(&p->plan->graph, &output->out[0]);
+    p->words = tn_alloc_zero((size_t)p->layout.words, sizeof *p->words);
+    if (!p->words) return tn_fail_memory(err);
+    tn_status status = tn_webgpu_buffer(d, &p->step, (uint64_t)p->layout.words * 4,
+                                        WGPUBufferUsage_Storage | WGPUBufferUsage_CopyDst, "the inputs of a step", err);
+    if (status == TN_OK)
+        status = tn_webgpu_buffer(d, &p->numbers, m->numbers.n, WGPUBufferUsage_Uniform | WGPUBufferUsage_CopyDst,
+                                  "the numbers of a program", err);
+    if (status == TN_OK)
+        status = tn_webgpu_buffer(d, &p->readback, p->readback_bytes, WGPUBufferUsage_MapRead | WGPUBufferUsage_CopyDst,
+                                  "logits", err);
+    if (status != TN_OK) return status;
+    d->lib.QueueWriteBuffer(d->queue, p->numbers, 0, m->numbers.p, m->numbers.n);
+    return tn_webgpu_check(d, "writing a program's numbers", err);
+}
+
+static void bind(maker *m, int32_t i) {
+    tn_program *p = m->p;
+    tn_device *d = p->device;
+    const binding *b = &m->binding[i];
+    WGPUBindGroupEntry entries[4 + TN_WEBGPU_MAX_WINDOWS] = {
+        {.binding = 0, .buffer = p->memory->arena, .size = p->memory->arena_bytes},
+        {.binding = 1, .buffer = p->step, .size = (uint64_t)p->layout.words * 4},
+        {.binding = 2, .buffer = p->numbers, .offset = b->numbers, .size = b->numbers_bytes}};
+    size_t n = 3;
+    if (b->state >= 0)
+        entries[n++] = (WGPUBindGroupEntry){
+            .binding = 3, .buffer = p->memory->states[b->state], .size = p->memory->state_bytes[b->state]};
+    for (int32_t k = 0; k < b->n_windows; k++)
+        entries[n++] = (WGPUBindGroupEntry){.binding = 4 + (uint32_t)k,
+                                            .buffer = d->slabs[b->window[k].slab],
+                                            .offset = b->window[k].offset,
+                                            .size = b->window[k].bytes};
+    p->dispatch[i].group = d->lib.DeviceCreateBindGroup(
+        d->device,
+        &(WGPUBindGroupDescriptor){.layout = tn_webgpu_layout(d, kind_of(b)), .entryCount = n, .entries = entries});
+}
+
+/* ---- programs ---- */
+
+tn_status tn_webgpu_compile(tn_device *d, const tn_plan *plan, tn_memory *memory, tn_program **program,
+                            tn_error *err) {
+    *program = NULL;
+    if (plan->arena_bytes > memory->arena_bytes)
+        return tn_fail(err, TN_ERR_INTERNAL, "webgpu: the arena is too small");
+    tn_program *p = tn_alloc_zero(1, sizeof *p);
+    if (!p) return tn_fail_memory(err);
+    *p = (tn_program){.device = d, .memory = memory, .plan = plan};
+    p->layout = tn_webgpu_step_layout_of(&plan->graph, memory->n_pages);
+    maker m = {.p = p};
+    tn_status status = TN_OK;
+    for (int32_t l = 0; l < plan->partition.n && status == TN_OK; l++)
+        status = add_launch(&m, &plan->partition.launch[l], err);
+    if (status == TN_OK) status = make_buffers(&m, err);
+    for (int32_t i = 0; i < p->n && status == TN_OK; i++) {
+        bind(&m, i);
+        status = tn_webgpu_check(d, "binding a launch", err);
+        if (status == TN_OK && !p->dispatch[i].group) status = tn_fail_memory(err);
+    }
+    tn_free(m.binding);
+    tn_buf_free(&m.numbers);
+    if (status != TN_OK)
+        tn_webgpu_free_program(d, &p);
+    else
+        *program = p;
+    return status;
+}
+
+void tn_webgpu_free_program(tn_device *d, tn_program **program) {
+    tn_program *p = *program;
+    if (!p) return;
+    for (int32_t i = 0; i < p->n; i++)
+        if (p->dispatch[i].group) d->lib.BindGroupRelease(p->dispatch[i].group);
+    tn_free(p->dispatch);
+    if (p->mapped) d->lib.BufferUnmap(p->readback);
+    tn_webgpu_buffer_free(d, &p->step);
+    tn_webgpu_buffer_free(d, &p->numbers);
+    tn_webgpu_buffer_free(d, &p->readback);
+    tn_free(p->words);
+    tn_free(p);
+    *program = NULL;
 }

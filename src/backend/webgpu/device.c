@@ -124,7 +124,7 @@ static void device_close(tn_device **device) {
 }
 
 static tn_status open_adapter(tn_device *d, tn_error *err) {
-    d->instance = d->lib.CreateInstance(&(WGPUInstanceDescriptor){0});
+    d->instance = tn_webgpu_instance(&d->lib);
     if (!d->instance) return tn_fail(err, TN_ERR_UNAVAILABLE, "webgpu: the library gives no instance");
     request r = {0};
     WGPURequestAdapterOptions options = {.featureLevel = WGPUFeatureLevel_Core,
@@ -141,31 +141,30 @@ static tn_status open_adapter(tn_device *d, tn_error *err) {
                    r.text);
 }
 
-/* What a variant leaves switched on. */
-static tn_status choose_features(tn_device *d, const char *variant, tn_error *err) {
+/* What a variant leaves switched on: d->f16, *subgroups. */
+static tn_status choose_features(tn_device *d, const char *variant, bool *subgroups, tn_error *err) {
     static const struct {
         const char *name;
         bool f16, subgroups;
     } variants[] = {{"none", false, false}, {"f16", true, false}, {"subgroups", false, true}, {"both", true, true}};
     d->f16 = d->lib.AdapterHasFeature(d->adapter, WGPUFeatureName_ShaderF16);
-    bool subgroups = d->lib.AdapterHasFeature(d->adapter, WGPUFeatureName_Subgroups);
+    *subgroups = tn_webgpu_subgroup_feature(&d->lib, d->adapter) != 0;
     WGPUAdapterInfo info = {0};
     if (d->lib.AdapterGetInfo(d->adapter, &info) == WGPUStatus_Success) {
         char name[100];
         copy_text(name, sizeof name, info.device);
         snprintf(d->caps.description, sizeof d->caps.description, "webgpu (%s", name);
-        if (subgroups && info.subgroupMinSize == info.subgroupMaxSize) d->subgroup = (int32_t)info.subgroupMinSize;
+        if (info.subgroupMinSize != info.subgroupMaxSize) *subgroups = false;
         d->lib.AdapterInfoFreeMembers(info);
     }
-    if (d->subgroup < 4 || d->subgroup > TN_WEBGPU_GROUP || d->subgroup & (d->subgroup - 1)) d->subgroup = 0;
     if (!variant) return TN_OK;
     for (size_t i = 0; i < sizeof variants / sizeof *variants; i++) {
         if (strcmp(variant, variants[i].name)) continue;
-        if ((variants[i].f16 && !d->f16) || (variants[i].subgroups && !d->subgroup))
+        if ((variants[i].f16 && !d->f16) || (variants[i].subgroups && !*subgroups))
             return tn_fail(err, TN_ERR_UNAVAILABLE, "webgpu: this device has no %s",
                            variants[i].f16 && !d->f16 ? "f16" : "subgroups of one size");
         d->f16 = variants[i].f16;
-        if (!variants[i].subgroups) d->subgroup = 0;
+        *subgroups = variants[i].subgroups;
         return TN_OK;
     }
     return tn_fail(err, TN_ERR_USAGE, "the webgpu backend has no variant '%.40s'; there are: none, f16, subgroups, both",
@@ -184,7 +183,7 @@ static WGPULimits wanted_limits(const WGPULimits *has) {
     return want;
 }
 
-static tn_status open_device(tn_device *d, tn_error *err) {
+static tn_status open_device(tn_device *d, bool subgroups, tn_error *err) {
     WGPULimits has = {0};
     if (d->lib.AdapterGetLimits(d->adapter, &has) != WGPUStatus_Success)
         return tn_fail(err, TN_ERR_UNAVAILABLE, "webgpu: the adapter does not tell its limits");
@@ -193,7 +192,7 @@ static tn_status open_device(tn_device *d, tn_error *err) {
     WGPUEnum features[2];
     size_t n = 0;
     if (d->f16) features[n++] = WGPUFeatureName_ShaderF16;
-    if (d->subgroup) features[n++] = WGPUFeatureName_Subgroups;
+    if (subgroups) features[n++] = tn_webgpu_subgroup_feature(&d->lib, d->adapter);
     WGPUDeviceDescriptor desc = {
         .requiredFeatureCount = n,
         .requiredFeatures = features,
@@ -213,40 +212,14 @@ static tn_status open_device(tn_device *d, tn_error *err) {
     uint64_t addressable = UINT64_C(4) << 30; /* words are counted in 32 bits with room to spare */
     if (d->max_binding > addressable) d->max_binding = addressable;
     d->max_binding &= ~UINT64_C(255);
+    d->max_window = d->max_binding;
     return d->queue ? TN_OK : tn_fail(err, TN_ERR_UNAVAILABLE, "webgpu: the device has no queue");
 }
 
-/* What a shader may say is found out by saying it: asking is not implemented everywhere. */
-static bool probe(tn_device *d, const char *enable, const char *body) {
-    tn_buf b = {0};
-    tn_buf_printf(&b,
-                  "%s@group(0) @binding(0) var<storage, read_write> a: array<u32>;\n"
-                  "@compute @workgroup_size(1) fn main() { a[0] = %s; }\n",
-                  enable, body);
-    if (b.failed) return false;
-    WGPUShaderSourceWGSL source = {{.sType = WGPUSType_ShaderSourceWGSL}, {b.p, b.n}};
-    WGPUShaderModule module =
-        d->lib.DeviceCreateShaderModule(d->device, &(WGPUShaderModuleDescriptor){.nextInChain = &source.chain});
-    tn_buf_free(&b);
-    bool ok = module && d->error.code == TN_OK;
-    if (module) d->lib.ShaderModuleRelease(module);
-    d->error = (tn_error){0};
-    return ok;
-}
-
-static void find_language(tn_device *d) {
-    static const char *const lines[] = {"", "enable f16;\n", "enable subgroups;\n", "enable f16;\nenable subgroups;\n"};
-    if (d->f16 && !probe(d, lines[1], "u32(f16(1.0))")) d->f16 = false;
-    bool line = d->subgroup && probe(d, lines[2], "subgroupAdd(1u)");
-    if (d->subgroup && !line && !probe(d, "", "subgroupAdd(1u)")) d->subgroup = 0;
-    d->enable = lines[(d->f16 ? 1 : 0) + (line ? 2 : 0)];
-    d->packed_dot = probe(d, "", "u32(dot4I8Packed(a[1], a[2]))");
+static void fill_caps(tn_device *d) {
     size_t n = strlen(d->caps.description);
     snprintf(d->caps.description + n, sizeof d->caps.description - n, "%s%s%s)", d->f16 ? ", f16" : "",
              d->subgroup ? ", subgroups" : "", d->packed_dot ? ", int8 dot products" : "");
-}
-
-static void fill_caps(tn_device *d) {
     for (int i = 0; i < TN_TYPE_LIMIT; i++) {
         const tn_webgpu_type *t = tn_webgpu_type_of((tn_type)i);
         if (!t) continue;
@@ -262,13 +235,14 @@ static tn_status device_open(tn_device **device, const tn_device_options *option
     if (!d) return tn_fail_memory(err);
     tn_status status = tn_webgpu_library_open(&d->lib, NULL, err);
     if (status == TN_OK) status = open_adapter(d, err);
-    if (status == TN_OK) status = choose_features(d, options->variant, err);
-    if (status == TN_OK) status = open_device(d, err);
+    bool subgroups = false;
+    if (status == TN_OK) status = choose_features(d, options->variant, &subgroups, err);
+    if (status == TN_OK) status = open_device(d, subgroups, err);
+    if (status == TN_OK) status = tn_webgpu_probe(d, subgroups, err);
     if (status != TN_OK) {
         device_close(&d);
         return status;
     }
-    find_language(d);
     fill_caps(d);
     *device = d;
     return TN_OK;
@@ -284,10 +258,10 @@ static uint64_t weight_bytes(const tn_device *d) {
 
 /* ---- a session's memory ---- */
 
-static size_t state_bytes(const tn_device *d, const tn_state_desc *s, tn_kv_type type, int32_t n_pages) {
+static size_t state_bytes(const tn_device *d, const tn_state_desc *s, const tn_memory_desc *desc) {
     (void)d;
-    int32_t units = tn_webgpu_kv_units(type, s->k_dim) + tn_webgpu_kv_units(type, s->v_dim);
-    return (size_t)n_pages * TN_PAGE_TOKENS * (size_t)s->n_kv * (size_t)units * 16;
+    if (s->size) return (size_t)s->size * 4 * (size_t)desc->n_seq;
+    return (size_t)desc->n_pages * (size_t)s->n_kv * (size_t)tn_webgpu_kv_size(desc->kv_type, s->k_dim, s->v_dim) * 16;
 }
 
 /* A buffer that shaders see whole. */
@@ -304,6 +278,7 @@ static void free_memory(tn_device *d, tn_memory **memory) {
     if (!m) return;
     for (int32_t i = 0; i < m->n_states && m->states; i++) tn_webgpu_buffer_free(d, &m->states[i]);
     tn_free(m->states);
+    tn_free(m->state_bytes);
     tn_webgpu_buffer_free(d, &m->arena);
     tn_free(m);
     *memory = NULL;
@@ -311,20 +286,20 @@ static void free_memory(tn_device *d, tn_memory **memory) {
 
 static tn_status make_memory(tn_device *d, const tn_memory_desc *desc, tn_memory **memory, tn_error *err) {
     *memory = NULL;
-    if (desc->kv_type == TN_KV_Q8_0)
-        return tn_fail(err, TN_ERR_UNAVAILABLE, "webgpu: there is no q8_0 cache here; f16 and f32 there are");
     tn_memory *m = tn_alloc_zero(1, sizeof *m);
     if (!m) return tn_fail_memory(err);
     m->n_states = desc->n_states;
     m->n_pages = desc->n_pages;
     m->kv_type = desc->kv_type;
-    m->arena_bytes = desc->arena_bytes;
+    m->arena_bytes = desc->arena_bytes < 16 ? 16 : tn_align_up(desc->arena_bytes, 16);
     m->states = tn_alloc_zero((size_t)desc->n_states, sizeof *m->states);
-    tn_status status = m->states ? TN_OK : tn_fail_memory(err);
+    m->state_bytes = tn_alloc_zero((size_t)desc->n_states, sizeof *m->state_bytes);
+    tn_status status = m->states && m->state_bytes ? TN_OK : tn_fail_memory(err);
     if (status == TN_OK) status = bound_buffer(d, &m->arena, m->arena_bytes, "the activations", err);
-    for (int32_t i = 0; i < desc->n_states && status == TN_OK; i++)
-        status = bound_buffer(d, &m->states[i], state_bytes(d, &desc->states[i], desc->kv_type, desc->n_pages),
-                              "the caches of a layer", err);
+    for (int32_t i = 0; i < desc->n_states && status == TN_OK; i++) {
+        m->state_bytes[i] = state_bytes(d, &desc->states[i], desc);
+        status = bound_buffer(d, &m->states[i], m->state_bytes[i], "the caches of a layer", err);
+    }
     if (status != TN_OK)
         free_memory(d, &m);
     else

@@ -18,9 +18,22 @@ tn_text tn_textf(const char *format, ...) {
 
 /* ---- pieces ---- */
 
+/* The files of kernels/, embedded by the build. */
+#define PIECE(name) extern const char tn_webgpu_source_##name[];
+#include "backend/webgpu/pieces.def"
+#undef PIECE
+
+static const struct {
+    const char *name, *text;
+} sources[] = {
+#define PIECE(name) {#name, tn_webgpu_source_##name},
+#include "backend/webgpu/pieces.def"
+#undef PIECE
+};
+
 static const char *source(const char *name) {
-    for (const tn_webgpu_source *s = tn_webgpu_sources; s->name; s++)
-        if (!strcmp(s->name, name)) return s->text;
+    for (size_t i = 0; i < sizeof sources / sizeof *sources; i++)
+        if (!strcmp(sources[i].name, name)) return sources[i].text;
     return NULL;
 }
 
@@ -108,7 +121,7 @@ static void make_windows(tn_emit *e) {
         }
     for (int32_t i = 0; i < n; i++) {
         tn_webgpu_window *w = e->n_windows ? &e->window[e->n_windows - 1] : NULL;
-        if (w && w->slab == all[i]->slab && all[i]->offset + all[i]->bytes - w->offset <= e->d->max_binding) {
+        if (w && w->slab == all[i]->slab && all[i]->offset + all[i]->bytes - w->offset <= e->d->max_window) {
             uint64_t end = all[i]->offset + all[i]->bytes - w->offset;
             if (end > w->bytes) w->bytes = end;
             continue;
@@ -234,7 +247,7 @@ tn_text tn_emit_load(tn_emit *e, const tn_node *node, int k, const char *c, bool
         first = tn_textf("%du", e->value[i].buffer + src.first);
     else
         first = tn_textf("%s + %s * %du + %du", tn_emit_place(e, src.node, 0).s,
-                         node->op == TN_OP_SELECT_ROWS ? "from" : "row", tn_emit_row_words(e, src.node), src.first);
+                         node->op == TN_OP_SELECT_ROWS ? "source" : "row", tn_emit_row_words(e, src.node), src.first);
     const char *memory = held ? "wg" : "ar";
     if (repeats && src.cols == 1) return tn_textf(vector ? "V(%ss(%s))" : "%ss(%s)", memory, first.s);
     if (repeats) at = tn_textf("(%s) %% %du", at.s, src.cols);
@@ -280,7 +293,7 @@ static int32_t common_width(const tn_emit *e) {
 
 static void add_reductions(tn_emit *e, tn_buf *to) {
     int32_t sub = e->d->subgroup;
-    for (int32_t team = 2; team <= TN_WEBGPU_GROUP; team *= 2) {
+    for (int32_t team = 2; team <= e->wg; team *= 2) {
         if (!(e->teams & (uint32_t)team)) continue;
         tn_emit_piece(e, to, sub ? "reduce_subgroups" : "reduce_plain", "TEAM", NUM(team), "SUBGROUP",
                       NUM(sub ? sub : 1), "INSIDE", NUM(team < sub ? team : sub), NULL);
@@ -291,12 +304,12 @@ static void assemble(tn_emit *e, tn_buf *text) {
     tn_buf_str(text, e->d->enable ? e->d->enable : "");
     tn_emit_piece(e, text, e->vec == 4 ? "access4" : "access1", NULL);
     tn_emit_piece(e, text, "common", "UNIT", e->vec == 4 ? "vec4<u32>" : "u32", "NUMBERS",
-                  NUM((e->n_numbers + 3) / 4 + (e->n_numbers == 0)), "WG", NUM(TN_WEBGPU_GROUP), "VEC", NUM(e->vec),
+                  NUM((e->n_numbers + 3) / 4 + (e->n_numbers == 0)), "WG", NUM(e->wg), "VEC", NUM(e->vec),
                   "SHARED", NUM((e->shared + 3) / e->vec + 1), NULL);
     tn_emit_piece(e, text, "element", "V", "V", "S", "", NULL);
     if (e->vec == 4 && e->form.kind == TN_FORM_MATMULS)
         tn_emit_piece(e, text, "element", "V", "f32", "S", "1", NULL);
-    tn_buf_printf(text, "var<workgroup> red: array<f32, %d>;\n", TN_WEBGPU_GROUP);
+    tn_buf_printf(text, "var<workgroup> red: array<f32, %d>;\n", e->wg);
     if (e->q_words)
         tn_buf_printf(text, "var<workgroup> wq: array<vec4<u32>, %d>;\nvar<workgroup> wd: array<vec2<u32>, %d>;\n",
                       e->q_words / 4, e->q_words / 8);
@@ -306,7 +319,7 @@ static void assemble(tn_emit *e, tn_buf *text) {
                       e->vec == 4 ? tn_textf("bitcast<vec4<f32>>(w%d[i >> 2u])", i).s : tn_textf("w%ds(i)", i).s,
                       NULL);
     add_reductions(e, text);
-    if (e->halves || e->state >= 0) tn_emit_piece(e, text, e->d->f16 ? "halves_f16" : "halves_plain", NULL);
+    if (e->halves || e->state >= 0) tn_emit_piece(e, text, "halves", NULL);
     if (e->int8) {
         tn_emit_piece(e, text, "x8", NULL);
         tn_emit_piece(e, text, e->d->packed_dot ? "dot_packed" : "dot_plain", NULL);
@@ -316,7 +329,7 @@ static void assemble(tn_emit *e, tn_buf *text) {
     tn_buf_printf(text,
                   "@compute @workgroup_size(%d)\nfn main(@builtin(workgroup_id) group: vec3<u32>, "
                   "@builtin(local_invocation_index) local: u32) {\n    tid = local;\n    let n_rows = %s;\n",
-                  TN_WEBGPU_GROUP,
+                  e->wg,
                   e->rows == TN_ROWS_TOKENS    ? "step[0]"
                   : e->rows == TN_ROWS_OUTPUTS ? "step[1]"
                                                : tn_textf("%du", e->fixed_rows).s);
@@ -325,7 +338,7 @@ static void assemble(tn_emit *e, tn_buf *text) {
 }
 
 static void check_memory(tn_emit *e) {
-    size_t bytes = ((size_t)e->shared + 8 + TN_WEBGPU_GROUP) * 4 + (size_t)e->q_words * 4 +
+    size_t bytes = ((size_t)e->shared + 8 + e->wg) * 4 + (size_t)e->q_words * 4 +
                    (size_t)e->q_words + (size_t)e->extra_bytes;
     if (!e->why && bytes > e->d->limits.maxComputeWorkgroupStorageSize)
         e->why = "what a workgroup keeps of its rows does not fit into its memory";
@@ -342,6 +355,7 @@ bool tn_webgpu_emit(tn_emit *e, tn_buf *text) {
     e->rows = shape->rows;
     e->fixed_rows = shape->n_rows;
     e->state = -1;
+    e->wg = e->form.kind == TN_FORM_ATTEND ? 2 * TN_WEBGPU_GROUP : TN_WEBGPU_GROUP;
     e->parts = 1;
     e->rows_held = 1;
     if (e->form.kind == TN_FORM_ATTEND)
@@ -354,6 +368,7 @@ bool tn_webgpu_emit(tn_emit *e, tn_buf *text) {
     case TN_FORM_ROWS: tn_emit_rows(e); break;
     case TN_FORM_MATMULS: tn_emit_matmuls(e); break;
     case TN_FORM_ATTEND: tn_emit_attend(e); break;
+    case TN_FORM_SCAN: e->why = "no kernel for recurrences"; break;
     }
     check_memory(e);
     if (!e->why) assemble(e, text);

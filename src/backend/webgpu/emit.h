@@ -60,6 +60,7 @@ typedef struct tn_emit {
     tn_webgpu_window window[TN_WEBGPU_MAX_WINDOWS];
     int32_t n_windows;
     int32_t state; /* the cache it binds; -1: none */
+    int32_t wg;    /* invocations in a workgroup */
     int32_t vec;   /* words read at once: 4 or 1 */
     int32_t shared; /* floats of workgroup memory */
     int32_t q_words; /* words of int8 rows kept there */

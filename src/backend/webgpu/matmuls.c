@@ -5,19 +5,23 @@
 
 #include <string.h>
 
+enum { MAX_GROUPS_BEFORE = 2048 };
+
 typedef struct part {
     int32_t number;
     int32_t product[TN_FORM_MAX_NODES], n; /* nodes of the launch */
     int32_t cols;                          /* of the segment */
     int32_t per_group;                     /* columns of a workgroup */
     int32_t first, last;                   /* workgroups */
-    bool quantize;
+    int32_t quantized; /* results that are quantized */
 } part;
 
 /* How the work is cut. */
 typedef struct cut {
-    bool tiles;
-    int32_t team, rows, passes; /* of a weight, in a team; at once, and how many times */
+    bool tiles, before; /* row ops stand before */
+    int32_t team;
+    int32_t rows, passes; /* of a weight, in a team: at once, and how many times */
+    int32_t blocks;       /* of a row, in a lane, at once */
     int32_t tokens;             /* in a workgroup */
 } cut;
 
@@ -118,30 +122,46 @@ static void emit_team_sums(tn_emit *e, const part *p, const cut *c, const char *
                   "        workgroupBarrier();\n        for (var i = tid; i < %du; i += WG) {\n"
                   "            let k = i / %du;\n            let first = k * WG + i %% %du * %du;\n            var y = 0.0;\n"
                   "            for (var j = 0u; j < %du; j++) { y += partial[first + j]; }\n"
-                  "            outs[k / %du * %du + %s * %du + (i %% %du) * %du + pass * %du + k %% %du] = y;\n        }\n",
+                  "            outs[k / %du * %du + %s * %du + (i %% %du) * %du + turn * %du + k %% %du] = y;\n        }\n",
                   n, teams, teams, c->team, c->team, c->rows, c->tokens * p->per_group, t, p->per_group, teams,
                   c->rows * c->passes, c->rows, c->rows);
+}
+
+/* The loop along the rows: all loads of weights first, so that they do not wait for each other. */
+static void emit_blocks(tn_emit *e, const part *p, const cut *c) {
+    tn_buf *b = &e->body;
+    const char *t = c->tokens > 1 ? "t" : "0u";
+    int32_t blocks = blocks_of(tn_emit_node(e, p->product[0])), n = p->n * c->rows, step = c->team * c->blocks;
+    bool even = blocks % step == 0;
+    tn_buf_printf(b, "        for (var b0 = lane; b0 < %du; b0 += %du) {\n", blocks, step);
+    for (int32_t u = 0; u < c->blocks; u++) {
+        tn_buf_printf(b, even ? "            let b%d_ = b0 + %du;\n" : "            let b%d_ = min(b0 + %du, %du);\n", u,
+                      u * c->team, blocks - 1);
+        for (int32_t k = 0; k < n; k++)
+            tn_buf_printf(b, "            let w%d_%d = load_%d(min(r0 + team_row + %du, last_row), b%d_);\n", k, u,
+                          p->product[k / c->rows], k % c->rows, u);
+    }
+    if (c->tokens > 1) tn_buf_str(b, "            for (var t = 0u; t < n_rows; t++) {\n");
+    for (int32_t u = 0; u < c->blocks; u++) {
+        if (!even) tn_buf_printf(b, "            if (b0 + %du < %du) {\n", u * c->team, blocks);
+        for (int32_t k = 0; k < n; k++)
+            tn_buf_printf(b, "            a%d[%s] += block_%d(w%d_%d, %s, b%d_);\n", k, t, p->product[k / c->rows], k, u,
+                          t, u);
+        if (!even) tn_buf_str(b, "            }\n");
+    }
+    tn_buf_str(b, c->tokens > 1 ? "            }\n        }\n" : "        }\n");
 }
 
 static void emit_vector(tn_emit *e, const part *p, const cut *c) {
     tn_buf *b = &e->body;
     tn_buf_printf(b,
-                  "    let lane = tid %% %du;\n    for (var pass = 0u; pass < %du; pass++) {\n"
-                  "        let team_row = tid / %du * %du + pass * %du;\n",
+                  "    let lane = tid %% %du;\n    for (var turn = 0u; turn < %du; turn++) {\n"
+                  "        let team_row = tid / %du * %du + turn * %du;\n",
                   c->team, c->passes, c->team, c->rows * c->passes, c->rows);
-    for (int32_t k = 0; k < p->n * c->rows; k++) tn_buf_printf(b, "        var a%d: array<f32, %d>;\n", k, c->tokens);
-    const tn_node *n = tn_emit_node(e, p->product[0]);
-    tn_buf_printf(b, "        for (var b = lane; b < %du; b += %du) {\n", blocks_of(n), c->team);
-    for (int32_t k = 0; k < p->n * c->rows; k++)
-        tn_buf_printf(b, "            let w%d_ = load_%d(min(r0 + team_row + %du, last_row), b);\n", k,
-                      p->product[k / c->rows], k % c->rows);
-    if (c->tokens > 1) tn_buf_str(b, "            for (var t = 0u; t < n_rows; t++) {\n");
-    const char *t = c->tokens > 1 ? "t" : "0u";
-    for (int32_t k = 0; k < p->n * c->rows; k++)
-        tn_buf_printf(b, "            a%d[%s] += block_%d(w%d_, %s, b);\n", k, t, p->product[k / c->rows], k, t);
-    tn_buf_str(b, c->tokens > 1 ? "            }\n        }\n" : "        }\n");
+    for (int32_t k = 0; k < p->n * c->rows; k++) tn_buf_printf(b, "        var a%d = array<f32, %d>();\n", k, c->tokens);
+    emit_blocks(e, p, c);
     if (c->tokens > 1) tn_buf_str(b, "        for (var t = 0u; t < n_rows; t++) {\n");
-    emit_team_sums(e, p, c, t);
+    emit_team_sums(e, p, c, c->tokens > 1 ? "t" : "0u");
     tn_buf_str(b, c->tokens > 1 ? "        }\n    }\n" : "    }\n");
     if (e->d->subgroup)
         tn_emit_team(e, c->team);
@@ -159,9 +179,10 @@ static void emit_tiles(tn_emit *e, const part *p) {
 
 /* ---- after the products ---- */
 
-static void emit_quantize_after(tn_emit *e, const part *p, const cut *c, int32_t i) {
+/* Result i, which stands in the given slot of outs. */
+static void emit_quantize_after(tn_emit *e, const part *p, const cut *c, int32_t i, int32_t slot) {
     const tn_node *n = tn_emit_node(e, i);
-    int32_t cols = n->out[0].cols, at = p->n * c->tokens * p->per_group;
+    int32_t cols = n->out[0].cols, at = slot * c->tokens * p->per_group;
     tn_text place = tn_textf("%s + row * %du", tn_emit_place(e, e->nodes[i], 0).s, tn_emit_row_words(e, e->nodes[i]));
     tn_text where = tn_textf("let row = t0 + c / %du; let col = col0 + r0 + c %% %du; if (row < n_rows && col < %du)",
                              p->per_group, p->per_group, cols);
@@ -184,7 +205,7 @@ static tn_text operand_after(tn_emit *e, const tn_node *n, int k) {
 
 static void emit_after(tn_emit *e, const part *p, const cut *c) {
     tn_buf *b = &e->body;
-    int32_t size = c->tokens * p->per_group, quantize = -1;
+    int32_t size = c->tokens * p->per_group, slot = p->n;
     tn_buf_printf(b,
                   "    workgroupBarrier();\n    for (var e = tid; e < %du; e += WG) {\n        let row = t0 + e / %du;\n"
                   "        let c = col0 + r0 + e %% %du;\n        if (row < n_rows && r0 + e %% %du <= last_row) {\n",
@@ -193,8 +214,7 @@ static void emit_after(tn_emit *e, const part *p, const cut *c) {
         const tn_node *n = tn_emit_node(e, i);
         if (e->form.role[i] == TN_BEFORE || e->form.part[i] != p->number) continue;
         if (n->op == TN_OP_QUANTIZE) {
-            quantize = i;
-            tn_buf_printf(b, "        outs[%du + e] = v%d;\n", p->n * size, tn_emit_index(e, n->src[0].node));
+            tn_buf_printf(b, "        outs[%du + e] = v%d;\n", slot++ * size, tn_emit_index(e, n->src[0].node));
             continue;
         }
         if (n->op == TN_OP_MATMUL) {
@@ -206,15 +226,18 @@ static void emit_after(tn_emit *e, const part *p, const cut *c) {
         tn_buf_printf(b, "        %s\n", tn_emit_store(e, i, "c", tn_textf("v%d", i).s, false).s);
     }
     tn_buf_str(b, "        }\n    }\n");
-    if (quantize >= 0) emit_quantize_after(e, p, c, quantize);
+    slot = p->n;
+    for (int32_t i = 0; i < e->n; i++)
+        if (e->form.role[i] == TN_AFTER && e->form.part[i] == p->number && tn_emit_node(e, i)->op == TN_OP_QUANTIZE)
+            emit_quantize_after(e, p, c, i, slot++);
 }
 
 /* ---- the whole ---- */
 
-static void emit_before(tn_emit *e) {
+static bool emit_before(tn_emit *e) {
     bool any = false;
     for (int32_t i = 0; i < e->n; i++) any |= e->form.role[i] == TN_BEFORE;
-    if (!any) return;
+    if (!any) return false;
     for (int32_t i = 0; i < e->n; i++)
         for (int32_t j = 0; j < e->n; j++)
             e->value[i].wanted |= e->form.role[i] == TN_BEFORE && tn_emit_node(e, j)->op == TN_OP_MATMUL &&
@@ -228,6 +251,7 @@ static void emit_before(tn_emit *e) {
     tn_emit_row_ops(e, TN_BEFORE);
     tn_buf_str(&e->body, "    }\n    workgroupBarrier();\n");
     e->rows_apart = false;
+    return true;
 }
 
 static cut choose_cut(const tn_emit *e) {
@@ -238,10 +262,17 @@ static cut choose_cut(const tn_emit *e) {
     }
     c.tokens = e->form.max_rows;
     c.team = e->d->subgroup >= 8 && e->d->subgroup <= 32 ? e->d->subgroup : 16;
-    int32_t teams = TN_WEBGPU_GROUP / c.team;
-    c.rows = teams * 4 > 32 ? 32 / teams : 4;
     c.passes = 1;
     return c;
+}
+
+/* What a team holds at once: enough loads on their way to hide that memory is far, few enough registers; and of a small
+ * matrix not so much that there are too few workgroups. */
+static void choose_shape(const tn_emit *e, const part *p, cut *c) {
+    int32_t teams = TN_WEBGPU_GROUP / c->team, blocks = blocks_of(tn_emit_node(e, p->product[0]));
+    c->rows = p->n == 1 && p->cols <= 4096 ? 2 : 4;
+    if (teams * c->rows > 32) c->rows = 32 / teams;
+    c->blocks = c->rows * p->n <= 2 && blocks >= 4 * c->team ? 4 : blocks >= 2 * c->team ? 2 : 1;
 }
 
 static bool fill_part(tn_emit *e, part *p, cut *c, int32_t number) {
@@ -250,7 +281,7 @@ static bool fill_part(tn_emit *e, part *p, cut *c, int32_t number) {
         const tn_node *n = tn_emit_node(e, i);
         if (e->form.role[i] == TN_BEFORE || e->form.part[i] != number) continue;
         p->cols = n->out[0].cols;
-        p->quantize |= n->op == TN_OP_QUANTIZE;
+        p->quantized += n->op == TN_OP_QUANTIZE;
         if (n->op != TN_OP_MATMUL) continue;
         const tn_webgpu_weight *w = e->d->weights ? &e->d->weights[e->g->nodes[n->src[1].node].attr.index] : NULL;
         bool cut_up = w && w->n_segments > 1;
@@ -271,8 +302,9 @@ static void emit_part(tn_emit *e, part *p, const cut *given, int32_t *group) {
     if (c.tiles) {
         p->per_group = TN_WEBGPU_TILE;
     } else {
+        choose_shape(e, p, &c);
         int32_t once = TN_WEBGPU_GROUP / c.team * c.rows;
-        if (p->quantize && once < 32) c.passes = 32 / once;
+        if (p->quantized && once < 32) c.passes = 32 / once;
         p->per_group = once * c.passes;
     }
     p->first = *group;
@@ -300,14 +332,14 @@ void tn_emit_matmuls(tn_emit *e) {
     cut c = choose_cut(e);
     int32_t group = 0, outs = 0, partial = 0;
     e->rows_held = c.tiles ? 1 : c.tokens;
-    emit_before(e);
+    c.before = emit_before(e);
     for (int32_t k = 0; k < e->form.n_parts && !e->why; k++) {
         part p;
         if (!fill_part(e, &p, &c, k)) return;
         emit_part(e, &p, &c, &group);
-        int32_t need = (p.n + p.quantize) * c.tokens * p.per_group;
+        int32_t need = (p.n + p.quantized) * c.tokens * p.per_group;
         if (need > outs) outs = need;
-        if (p.n * c.rows > partial) partial = p.n * c.rows;
+        if (p.n * 4 > partial) partial = p.n * 4; /* rows are at most four */
     }
     tn_buf_printf(&e->types, "var<workgroup> outs: array<f32, %d>;\n", outs);
     e->extra_bytes += outs * 4;
@@ -319,5 +351,7 @@ void tn_emit_matmuls(tn_emit *e) {
         e->extra_bytes += partial * TN_WEBGPU_GROUP * 4;
     }
     e->x = (uint32_t)group;
+    if (c.before && e->x > MAX_GROUPS_BEFORE)
+        e->why = "so many workgroups would do the norm again, each for itself: it runs once, before";
     e->rows_per_y = c.tokens;
 }

@@ -69,6 +69,34 @@ tn_status tn_webgpu_library_open(tn_webgpu_library *lib, const char *path, tn_er
     return TN_OK;
 }
 
+WGPUEnum tn_webgpu_subgroup_feature(const tn_webgpu_library *lib, WGPUAdapter adapter) {
+    enum { NATIVE_SUBGROUP = 0x00030021 }; /* wgpu-native's, from before there was a standard one */
+    if (lib->AdapterHasFeature(adapter, WGPUFeatureName_Subgroups)) return WGPUFeatureName_Subgroups;
+    return lib->DevicePoll && lib->AdapterHasFeature(adapter, NATIVE_SUBGROUP) ? NATIVE_SUBGROUP : 0;
+}
+
+/* wgpu-native's own options; of these only the first is of use: it leaves out OpenGL, which is too weak for us, and whose
+ * search for a window system prints to the terminal. */
+typedef struct instance_extras {
+    WGPUChainedStruct chain;
+    WGPUFlags backends, flags;
+    WGPUEnum compiler, gles, fence;
+    WGPUStringView dxc;
+    WGPUEnum shader_model, presentation;
+    const uint8_t *budget_creation, *budget_loss;
+    struct {
+        WGPUEnum type;
+        void *handle[2];
+    } display;
+} instance_extras;
+
+WGPUInstance tn_webgpu_instance(const tn_webgpu_library *lib) {
+    enum { EXTRAS = 0x00030006, PRIMARY = 1 << 0 | 1 << 2 | 1 << 3 };
+    instance_extras extras = {.chain.sType = EXTRAS, .backends = PRIMARY};
+    WGPUInstanceDescriptor desc = {.nextInChain = lib->DevicePoll ? &extras.chain : NULL};
+    return lib->CreateInstance(&desc);
+}
+
 void tn_webgpu_poll(const tn_webgpu_library *lib, WGPUInstance instance, WGPUDevice device, bool wait) {
     if (lib->DevicePoll && device) {
         lib->DevicePoll(device, wait, NULL);

@@ -19,6 +19,11 @@ typedef struct tn_webgpu_library {
 /* Finds and opens a library: `path`, or where path is NULL the usual places. TN_ERR_UNAVAILABLE says where it looked. */
 tn_status tn_webgpu_library_open(tn_webgpu_library *lib, const char *path, tn_error *err);
 
+/* The number of the feature that gives subgroups, 0 where the adapter has none. */
+WGPUEnum tn_webgpu_subgroup_feature(const tn_webgpu_library *lib, WGPUAdapter adapter);
+
+WGPUInstance tn_webgpu_instance(const tn_webgpu_library *lib);
+
 /* Lets callbacks run. `wait`: the work submitted so far must be done when this returns (where the implementation can wait;
  * callers ask again until their callback has run). */
 void tn_webgpu_poll(const tn_webgpu_library *lib, WGPUInstance instance, WGPUDevice device, bool wait);

@@ -18,7 +18,8 @@ static uint32_t load32(const uint8_t *p) {
 /* Adds element i's `bits` low bits to words in the order above. */
 static void put(uint32_t *words, int bits, int i, uint32_t v) {
     int k = i / 4, byte = i % 4 * 8, per_word = 8 / bits;
-    words[k / per_word] |= (v & ((1u << bits) - 1)) << (byte + k % per_word * bits);
+    int word = bits == 4 ? k % 4 : k / per_word, place = bits == 4 ? k / 4 : k % per_word;
+    words[word] |= (v & ((1u << bits) - 1)) << (byte + place * bits);
 }
 
 static void put_all(uint32_t *words, int bits, const uint8_t *q, int shift) {
@@ -104,7 +105,7 @@ PACK(Q3_K) {
     for (int half = 0; half < 2; half++) {
         int s = 2 * g + half;
         int low = scales[s % 8] >> (s / 8 * 4) & 15, top = scales[8 + s % 4] >> (s / 4 * 2) & 3;
-        *scale |= (uint32_t)((low | top << 4) - 32 & 0xff) << (8 * half);
+        *scale |= ((uint32_t)((low | top << 4) - 32) & 0xff) << (8 * half);
     }
     if (super) *super = load16(b + 108);
 }

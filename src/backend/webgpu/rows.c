@@ -139,9 +139,9 @@ static tn_text variable(tn_emit *e, int32_t i, int k, const char *c) {
 /* What must come before the loop of norm i: its factor. */
 static void emit_factor(tn_emit *e, int32_t i) {
     const tn_node *n = tn_emit_node(e, i);
-    tn_emit_team(e, TN_WEBGPU_GROUP);
+    tn_emit_team(e, e->wg);
     tn_emit_piece(e, &e->body, n->op == TN_OP_RMS_NORM ? "rms_norm" : "l2_norm", "ID", NUM(i), "N",
-                  NUM(columns(e, n)), "X", tn_emit_load(e, n, 0, "c", true).s, "WG", NUM(TN_WEBGPU_GROUP), "EPS",
+                  NUM(columns(e, n)), "X", tn_emit_load(e, n, 0, "c", true).s, "WG", NUM(e->wg), "EPS",
                   tn_textf("%.9e", (double)n->attr.eps).s, NULL);
 }
 
@@ -175,9 +175,9 @@ static void emit_norm_heads(tn_emit *e, int32_t i) {
 
 static void emit_softmax(tn_emit *e, int32_t i) {
     const tn_node *n = tn_emit_node(e, i);
-    tn_emit_team(e, TN_WEBGPU_GROUP);
+    tn_emit_team(e, e->wg);
     tn_buf_str(&e->body, "    {\n");
-    tn_emit_piece(e, &e->body, "softmax", "ID", NUM(i), "N", NUM(n->out[0].cols), "WG", NUM(TN_WEBGPU_GROUP), "X",
+    tn_emit_piece(e, &e->body, "softmax", "ID", NUM(i), "N", NUM(n->out[0].cols), "WG", NUM(e->wg), "X",
                   tn_emit_load(e, n, 0, "c", true).s, "STORE", tn_emit_store(e, i, "c", "y", true).s, NULL);
     tn_buf_str(&e->body, "    }\n");
 }
@@ -296,20 +296,48 @@ static tn_text unit(tn_emit *e, const tn_node *n, int k) {
     return tn_textf("unit_%d(c, row, %s)", k, e->parts > 1 ? "head" : "0u");
 }
 
+/* k (source 1) or v (source 2) as int8. */
+static void emit_scaled(tn_emit *e, const tn_node *n, int k) {
+    const tn_attr *a = &n->attr;
+    int32_t dim = k == 1 ? a->head_dim : a->v_dim, ku = a->head_dim / 16, vu = a->v_dim / 16;
+    int32_t keys = ku * TN_PAGE_TOKENS, scales = (ku + vu) * TN_PAGE_TOKENS * 4;
+    tn_buf_printf(&e->head, "fn element_%d(c: u32, row: u32, head: u32) -> f32 { return %s; }\n", k,
+                  tn_emit_load(e, n, k, "c", false).s);
+    tn_emit_piece(e, &e->body, "kv_write_scaled", "WHAT", k == 1 ? "k" : "v", "HEADS", NUM(a->n_kv / e->parts), "BLOCKS",
+                  NUM(dim / 32), "N_KV", NUM(a->n_kv), "HEAD0", e->parts > 1 ? "head" : "0u", "SIZE",
+                  NUM(tn_webgpu_kv_size(e->kv_type, a->head_dim, a->v_dim)), "DIM", NUM(dim), "X",
+                  tn_textf("element_%d(c, row, %s)", k, e->parts > 1 ? "head" : "0u").s, "UNIT",
+                  k == 1 ? "u * 64u + slot" : tn_textf("%du + slot * %du + u", keys, vu).s, "SCALE",
+                  k == 1 ? tn_textf("%du + b * 64u + slot", scales).s
+                         : tn_textf("%du + slot * %du + b", scales + ku / 2 * TN_PAGE_TOKENS, vu / 2).s,
+                  NULL);
+}
+
 static void emit_kv_write(tn_emit *e, int32_t i) {
     const tn_node *n = tn_emit_node(e, i);
     const tn_attr *a = &n->attr;
-    int32_t dims = tn_webgpu_kv_dims(e->kv_type);
-    if (a->head_dim % 8 || a->v_dim % 8) {
-        e->why = "heads whose size is not a multiple of 8";
+    int32_t dims = tn_webgpu_kv_dims(e->kv_type), whole = e->kv_type == TN_KV_Q8_0 ? 32 : 8;
+    if (a->head_dim % whole || a->v_dim % whole) {
+        e->why = "heads that are not whole blocks of the cache";
         return;
     }
     e->state = a->index;
     int32_t ku = a->head_dim / dims, vu = a->v_dim / dims;
-    tn_emit_piece(e, &e->body, "kv_write", "POS", NUM(e->step.pos), "PAGES_AT", NUM(e->step.pages_at), "HEADS",
-                  NUM(a->n_kv / e->parts), "N_KV", NUM(a->n_kv), "HEAD0", e->parts > 1 ? "head" : "0u", "K_UNITS",
-                  NUM(ku), "V_UNITS", NUM(vu), "K_DIM", NUM(a->head_dim), "V_DIM", NUM(a->v_dim), "DIMS", NUM(dims),
-                  "BLOCK", NUM((ku + vu) * TN_PAGE_TOKENS), "K", unit(e, n, 1).s, "VALUE", unit(e, n, 2).s, NULL);
+    tn_buf_printf(&e->body,
+                  "    {\n        let position = step[%du + row];\n"
+                  "        let page = step[step[%du + row] + position / 64u];\n        let slot = position %% 64u;\n",
+                  e->step.pos, e->step.pages_at);
+    if (e->kv_type == TN_KV_Q8_0) {
+        emit_scaled(e, n, 1);
+        emit_scaled(e, n, 2);
+    } else {
+        tn_emit_piece(e, &e->body, "kv_write", "HEADS", NUM(a->n_kv / e->parts), "N_KV", NUM(a->n_kv), "HEAD0",
+                      e->parts > 1 ? "head" : "0u", "K_UNITS", NUM(ku), "V_UNITS", NUM(vu), "K_DIM", NUM(a->head_dim),
+                      "V_DIM", NUM(a->v_dim), "DIMS", NUM(dims), "SIZE",
+                      NUM(tn_webgpu_kv_size(e->kv_type, a->head_dim, a->v_dim)), "K", unit(e, n, 1).s, "VALUE",
+                      unit(e, n, 2).s, NULL);
+    }
+    tn_buf_str(&e->body, "    }\n");
 }
 
 static void emit_op(tn_emit *e, int32_t i) {
@@ -331,13 +359,17 @@ static void emit_op(tn_emit *e, int32_t i) {
     }
 }
 
-/* Whether loop of op i reads what other invocations wrote before it. */
+/* Whether the loop of op i reads what other invocations wrote before it, or writes where they may still be reading. */
 static bool waits(const tn_emit *e, int32_t i) {
-    for (int32_t j = i; j < e->n; j++)
-        for (int k = 0; k < tn_emit_node(e, j)->n_src && e->value[j].loop == e->value[i].loop; k++) {
+    for (int32_t j = i; j < e->n; j++) {
+        if (e->value[j].loop != e->value[i].loop) continue;
+        for (int k = 0; k < tn_emit_node(e, j)->n_src; k++) {
             int32_t from = tn_emit_index(e, tn_emit_node(e, j)->src[k].node);
             if (from >= 0 && e->value[from].loop != e->value[i].loop) return true;
         }
+        for (int32_t k = 0; k < j; k++)
+            if (e->value[j].buffer >= 0 && e->value[k].buffer == e->value[j].buffer) return true;
+    }
     return false;
 }
 

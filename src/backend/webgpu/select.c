@@ -30,6 +30,9 @@ static const char *check_weights(const tn_graph *g, const tn_node *n) {
         if (!tn_webgpu_type_of(w->n_out == 1 ? TN_TYPE_F32 : w->type)) return "no layout for the block type of the weight";
         if (tn_ops[n->op].class == TN_ELEMENT && w->n_out != 1) return "a matrix beside a row";
     }
+    if (n->op == TN_OP_MATMUL_ID) return "no kernel for experts";
+    if (n->op == TN_OP_QUANTIZE && n->attr.head_dim && n->attr.head_dim != n->out[0].cols)
+        return "no kernel for rows of several int8 rows";
     return NULL;
 }
 
@@ -91,7 +94,8 @@ const char *tn_webgpu_find_kernel(const void *device, const tn_graph *g, const i
     if (why) return why;
     e.step = tn_webgpu_step_layout_of(g, 1);
     tn_buf text = {0};
-    if (!tn_webgpu_emit(&e, &text)) why = e.why ? e.why : "out of memory";
+    /* out of memory is met again, and told, when the plan is compiled */
+    if (!tn_webgpu_emit(&e, &text)) why = e.why;
     tn_buf_free(&text);
     tn_webgpu_emit_free(&e);
     if (!why && name) describe(&e, name);

@@ -73,7 +73,8 @@ struct tn_device {
     bool f16, packed_dot;
     int32_t subgroup;        /* invocations in every subgroup; 0: none, or it varies */
     const char *enable;      /* first lines of every shader */
-    uint64_t max_binding;    /* bytes; tests make it smaller, before the weights are put */
+    uint64_t max_binding;    /* bytes that a shader sees of one buffer */
+    uint64_t max_window;     /* likewise of weights; tests make it smaller, before the weights are put */
     bool lost;               /* every call fails from then on */
     tn_error error;          /* the first one since it was last asked for; set by a callback */
     WGPUBindGroupLayout layout[TN_WEBGPU_KINDS]; /* made when first wanted */
@@ -89,6 +90,7 @@ struct tn_device {
 
 struct tn_memory {
     WGPUBuffer *states;
+    uint64_t *state_bytes;
     int32_t n_states, n_pages;
     tn_kv_type kv_type;
     WGPUBuffer arena;
@@ -103,6 +105,11 @@ void tn_webgpu_buffer_free(tn_device *d, WGPUBuffer *buffer);
 /* Waits until *done is set by a callback; false: the device was lost. */
 bool tn_webgpu_wait(tn_device *d, const volatile bool *done);
 
+/* Finds out by trying what shaders may say here, and the size of subgroups where they are wanted. probe.c */
+tn_status tn_webgpu_probe(tn_device *d, bool subgroups, tn_error *err);
+/* Maps the first `bytes` of a buffer and waits for it. The caller unmaps. */
+tn_status tn_webgpu_map(tn_device *d, WGPUBuffer buffer, uint64_t bytes, const void **p, tn_error *err);
+
 /* The pipeline of this text, from the cache or made. Owned by the device. */
 tn_status tn_webgpu_pipeline_get(tn_device *d, const char *text, int32_t kind, WGPUComputePipeline *pipeline,
                                  tn_error *err);
@@ -113,13 +120,19 @@ tn_status tn_webgpu_put_weights(tn_device *d, const tn_weight *const *weights, i
 
 /* ---- caches: units of 16 bytes ---- */
 
-/* Inside a page, for each kv head: K as [unit of the head][position], V as [position][unit of the head]. */
-static inline int32_t tn_webgpu_kv_dims(tn_kv_type type) {
-    return type == TN_KV_F32 ? 4 : 8; /* elements in a unit */
+/* Inside a page, for each kv head: K as [unit of the head][position], V as [position][unit of the head]; for int8 elements
+ * then the scales of 32 elements, a word each: of K as [32 elements][position], of V as [position][32 elements]. */
+static inline int32_t tn_webgpu_kv_dims(tn_kv_type type) { /* elements in a unit */
+    return type == TN_KV_F32 ? 4 : type == TN_KV_F16 ? 8 : 16;
 }
 static inline int32_t tn_webgpu_kv_units(tn_kv_type type, int32_t dim) {
     int32_t n = tn_webgpu_kv_dims(type);
     return (dim + n - 1) / n;
+}
+/* Units of all of a head in a page. */
+static inline int32_t tn_webgpu_kv_size(tn_kv_type type, int32_t k_dim, int32_t v_dim) {
+    int32_t units = (tn_webgpu_kv_units(type, k_dim) + tn_webgpu_kv_units(type, v_dim)) * TN_PAGE_TOKENS;
+    return units + (type == TN_KV_Q8_0 ? (k_dim + v_dim) / 32 * TN_PAGE_TOKENS / 4 : 0);
 }
 
 /* ---- launches: select.c, emit.c and the three forms; see emit.h ---- */
@@ -165,11 +178,5 @@ tn_status tn_webgpu_compile(tn_device *d, const tn_plan *plan, tn_memory *memory
                             tn_error *err);
 void tn_webgpu_free_program(tn_device *d, tn_program **program);
 tn_status tn_webgpu_run(tn_program *program, const tn_step_input *step, const float **logits, tn_error *err);
-
-/* An embedded file of kernels/, by its name without ".wgsl"; made by the build. */
-typedef struct tn_webgpu_source {
-    const char *name, *text;
-} tn_webgpu_source;
-extern const tn_webgpu_source tn_webgpu_sources[]; /* ends with a NULL name */
 
 #endif

@@ -39,9 +39,9 @@ static uint64_t segment_bytes(const tn_webgpu_type *t, int32_t blocks, int32_t r
 /* Rows of a segment: all, or as many blocks of 32 as one binding holds; at least 32. */
 static int32_t rows_of_segment(const tn_device *d, const tn_weight *w) {
     const tn_webgpu_type *t = held_as(w);
-    if (segment_bytes(t, blocks_of(w), w->n_out) <= d->max_binding) return w->n_out;
+    if (segment_bytes(t, blocks_of(w), w->n_out) <= d->max_window) return w->n_out;
     int32_t rows = w->n_out;
-    while (rows > 32 && segment_bytes(t, blocks_of(w), rows) > d->max_binding) rows = (rows / 2 + 31) / 32 * 32;
+    while (rows > 32 && segment_bytes(t, blocks_of(w), rows) > d->max_window) rows = (rows / 2 + 31) / 32 * 32;
     return rows;
 }
 
@@ -52,10 +52,16 @@ int32_t tn_webgpu_segments(const tn_device *d, const tn_weight *w) {
 
 /* ---- where everything goes ---- */
 
-static tn_status place(tn_device *d, const tn_weight *w, tn_webgpu_weight *to, uint64_t *slab_at, tn_error *err) {
+/* The end of what is placed so far. */
+typedef struct place_end {
+    int32_t slabs; /* begun */
+    uint64_t at;   /* in the last one */
+} place_end;
+
+static tn_status place(tn_device *d, const tn_weight *w, tn_webgpu_weight *to, place_end *end, tn_error *err) {
     int32_t rows = rows_of_segment(d, w);
     uint64_t slab_bytes = d->limits.maxBufferSize < UINT64_C(1) << 30 ? d->limits.maxBufferSize : UINT64_C(1) << 30;
-    if (slab_bytes < d->max_binding) slab_bytes = d->max_binding;
+    if (slab_bytes < d->max_window) slab_bytes = d->max_window;
     *to = (tn_webgpu_weight){held_as(w), w->n_out, w->n_in, blocks_of(w), NULL, tn_webgpu_segments(d, w)};
     to->segment = tn_alloc_zero((size_t)to->n_segments, sizeof *to->segment);
     if (!to->segment) return tn_fail_memory(err);
@@ -68,21 +74,19 @@ static tn_status place(tn_device *d, const tn_weight *w, tn_webgpu_weight *to, u
         s->bytes = segment_bytes(to->type, to->n_blocks, s->n_rows);
         if (s->bytes > d->max_binding)
             return tn_fail(err, TN_ERR_RESOURCES, "webgpu: 32 rows of %s do not fit into one binding", w->name);
-        if (d->n_slabs == 0 || *slab_at + s->bytes > slab_bytes) {
-            d->n_slabs++;
-            *slab_at = 0;
+        if (end->slabs == 0 || end->at + s->bytes > slab_bytes) {
+            end->slabs++;
+            end->at = 0;
         }
-        s->slab = d->n_slabs - 1;
-        s->offset = *slab_at;
-        *slab_at += s->bytes;
+        s->slab = end->slabs - 1;
+        s->offset = end->at;
+        end->at += s->bytes;
         d->weight_bytes += s->bytes;
     }
     return TN_OK;
 }
 
-static tn_status make_slabs(tn_device *d, tn_error *err) {
-    int32_t n = d->n_slabs;
-    d->n_slabs = 0; /* counts the buffers that there are */
+static tn_status make_slabs(tn_device *d, int32_t n, tn_error *err) {
     d->slabs = tn_alloc_zero((size_t)n, sizeof *d->slabs);
     uint64_t *bytes = tn_alloc_zero((size_t)n, sizeof *bytes);
     tn_status status = d->slabs && bytes ? TN_OK : tn_fail_memory(err);
@@ -105,7 +109,7 @@ static tn_status make_slabs(tn_device *d, tn_error *err) {
 /* A row in the file's layout, as whole blocks: rows whose last block is short, and vectors, go through floats. */
 static const uint8_t *row_of(const tn_weight *w, const tn_webgpu_weight *to, int32_t row, float *scratch) {
     const tn_type_info *info = tn_type_get(w->type);
-    const uint8_t *from = (const uint8_t *)w->data + (size_t)row * tn_type_row_bytes(w->type, (size_t)w->n_in);
+    const uint8_t *from = tn_weight_row(w, row);
     if (w->type == to->type->type && w->n_in % 32 == 0) return from;
     memset(scratch, 0, (size_t)to->n_blocks * 128);
     if (w->type == to->type->type)
@@ -166,17 +170,18 @@ static tn_status put_segment(tn_device *d, const tn_weight *w, const tn_webgpu_w
 
 tn_status tn_webgpu_put_weights(tn_device *d, const tn_weight *const *weights, int32_t n,
                                 void (*done)(void *data, int32_t weight, double share), void *data, tn_error *err) {
-    uint64_t slab_at = 0, stored = 0;
+    place_end end = {0};
+    uint64_t stored = 0;
     d->weights = tn_alloc_zero((size_t)n, sizeof *d->weights);
     if (!d->weights) return tn_fail_memory(err);
     tn_status status = TN_OK;
     for (int32_t i = 0; i < n && status == TN_OK; i++) {
         if (!held_as(weights[i]))
             return tn_fail(err, TN_ERR_UNAVAILABLE, "webgpu: no layout for the type of %s", weights[i]->name);
-        status = place(d, weights[i], &d->weights[i], &slab_at, err);
+        status = place(d, weights[i], &d->weights[i], &end, err);
         d->n_weights = i + 1;
     }
-    if (status == TN_OK) status = make_slabs(d, err);
+    if (status == TN_OK) status = make_slabs(d, end.slabs, err);
     for (int32_t i = 0; i < n && status == TN_OK; i++) {
         for (int32_t k = 0; k < d->weights[i].n_segments && status == TN_OK; k++) {
             status = put_segment(d, weights[i], &d->weights[i], &d->weights[i].segment[k], err);

@@ -1,7 +1,7 @@
 /* attend: [ops on the heads of q and k, cache write] attention [ops on its result]. Block (token, kv head, split): all query
  * heads of a kv head over a share of the context's pages. Where there are several shares, each leaves its sums in
  * `partial`, and the block that comes last puts them together, always in the order of the shares.
- * The host gives GROUP (query heads of a kv head), Q_CODE, KV_*, WINDOW, FACTOR, SOFTCAP, SPLITS, ROW_OPS, N_ROW_OPS,
+ * The host gives GROUP (query heads of a kv head), Q_CODE, KV_*, WINDOW, FACTOR, SOFTCAP, SPLITS, MIN_PAGES (of a share), ROW_OPS, N_ROW_OPS,
  * AFTER_OPS, N_AFTER_OPS, CORE_STORE, WORK_AT (offset of this kernel's own shared memory, floats). */
 
 constexpr int EACH = KV_TYPE == 0 ? 8 : KV_TYPE == 1 ? 16 : 4; /* elements in 16 bytes */
@@ -91,7 +91,7 @@ DEV void soften(float *smem) {
 }
 
 /* Pages [begin, end): sums of weighted values into smem[AT_OUT], maxima and sums of weights beside. */
-DEV void attend_pages(const tn_k_args &p, float *smem, const int *pages, int head, int begin, int end, int lowest, int pos) {
+DEV void attend_pages(const tn_k_args &p, float *smem, const float *q, const int *pages, int head, int begin, int end, int lowest, int pos) {
     int piece = threadIdx.x % V_PIECES, group = threadIdx.x / V_PIECES;
     bool works = group < V_GROUPS;
     float acc[GROUP][EACH];
@@ -104,6 +104,7 @@ DEV void attend_pages(const tn_k_args &p, float *smem, const int *pages, int hea
         smem[AT_SUM + threadIdx.x] = 0;
     }
     __syncthreads();
+#pragma unroll 1
     for (int page = begin; page < end; page++) {
         int first = page * TN_K_PAGE, low = lowest > first ? lowest - first : 0;
         int high = pos - first + 1 < TN_K_PAGE ? pos - first + 1 : TN_K_PAGE;
@@ -115,7 +116,7 @@ DEV void attend_pages(const tn_k_args &p, float *smem, const int *pages, int hea
             bool seen = works && slot >= low && slot < high;
             v[j] = seen ? ((const uint4 *)values)[slot * V_PIECES + piece] : make_uint4(0, 0, 0, 0);
         }
-        score_page(keys, smem + AT_Q, smem + AT_SCORE, low, high);
+        score_page(keys, q, smem + AT_SCORE, low, high);
         __syncthreads();
         soften(smem);
         __syncthreads();
@@ -140,13 +141,14 @@ DEV void attend_pages(const tn_k_args &p, float *smem, const int *pages, int hea
     }
     float *red = smem + AT_RED;
 #pragma unroll
-    for (int g = 0; g < GROUP; g++) {
+    for (int g = 0; g < GROUP; g++) { /* all heads' registers, one head's room in shared memory */
         if (works)
 #pragma unroll
             for (int i = 0; i < EACH; i++) red[group * KV_V_DIM + piece * EACH + i] = acc[g][i];
         __syncthreads();
         for (int c = threadIdx.x; c < KV_V_DIM; c += TN_K_THREADS) {
             float sum = 0;
+#pragma unroll 4
             for (int i = 0; i < V_GROUPS; i++) sum += red[i * KV_V_DIM + c];
             smem[AT_OUT + g * KV_V_DIM + c] = sum;
         }
@@ -159,6 +161,7 @@ DEV bool merge(const tn_k_args &p, float *smem, int token, int head, int split, 
     constexpr int SIZE = OUT + 2 * GROUP;
     __shared__ int last;
     float *all = (float *)p.partial + ((u64)token * KV_HEADS + head) * SPLITS * SIZE, *mine = all + split * SIZE;
+#pragma unroll 1
     for (int c = threadIdx.x; c < OUT; c += TN_K_THREADS) __stcg(mine + c, smem[AT_OUT + c]);
     if (threadIdx.x < GROUP) {
         __stcg(mine + OUT + threadIdx.x, smem[AT_MAX + threadIdx.x]);
@@ -174,16 +177,23 @@ DEV bool merge(const tn_k_args &p, float *smem, int token, int head, int split, 
     }
     __syncthreads();
     if (!last) return false;
+    /* how much each share counts: SPLITS <= 32, so a head's shares are a warp's lanes */
+    float *weight = smem + AT_SCORE;
+    for (int g = threadIdx.x / 32; g < GROUP; g += TN_K_WARPS) {
+        int s = threadIdx.x % 32;
+        float max = s < n ? __ldcg(all + s * SIZE + OUT + g) : __int_as_float(0xff800000);
+        float sum = s < n ? __ldcg(all + s * SIZE + OUT + GROUP + g) : 0;
+        float shrink = expf(max - warp_max(max));
+        float total = warp_sum(shrink * sum);
+        weight[g * 32 + s] = shrink / total;
+    }
+    __syncthreads();
+#pragma unroll 1
     for (int c = threadIdx.x; c < OUT; c += TN_K_THREADS) {
-        int g = c / KV_V_DIM;
-        float max = __int_as_float(0xff800000), sum = 0, weights = 0;
-        for (int s = 0; s < n; s++) max = fmaxf(max, __ldcg(all + s * SIZE + OUT + g));
-        for (int s = 0; s < n; s++) {
-            float shrink = expf(__ldcg(all + s * SIZE + OUT + g) - max);
-            sum = fmaf(shrink, __ldcg(all + s * SIZE + c), sum);
-            weights = fmaf(shrink, __ldcg(all + s * SIZE + OUT + GROUP + g), weights);
-        }
-        smem[AT_OUT + c] = sum / weights;
+        float sum = 0;
+#pragma unroll 8
+        for (int s = 0; s < n; s++) sum = fmaf(weight[c / KV_V_DIM * 32 + s], __ldcg(all + s * SIZE + c), sum);
+        smem[AT_OUT + c] = sum;
     }
     __syncthreads();
     return true;
@@ -200,24 +210,40 @@ DEV void finish(const tn_k_args &p, const float *out, int token, int head) {
     }
 }
 
+/* The keys and values of positions before this step's own, into L2 while the launch ahead still runs. */
+DEV void prefetch_pages(const tn_k_args &p, const int *pages, int head, int begin, int end) {
+    constexpr int BYTES = kv_block_bytes<KV_K_DIM>() + kv_block_bytes<KV_V_DIM>();
+    for (int page = begin; page < end && page < begin + 4; page++) {
+        const char *from = kv_keys(p, pages[page], head);
+        for (int at = threadIdx.x * 128; at < BYTES; at += TN_K_THREADS * 128)
+            asm volatile("prefetch.global.L2 [%0];" ::"l"(from + at));
+    }
+}
+
 extern "C" __global__ void __launch_bounds__(TN_K_THREADS) attend(const __grid_constant__ tn_k_args p) {
     extern __shared__ __align__(16) float shared[];
     let_next_start();
-    wait_for_last();
     int token = blockIdx.x, head = blockIdx.y, split = blockIdx.z;
-    if (token >= step_count(p, 0)) return;
+    if (token >= step_count(p, 0)) return wait_for_last();
     int pos = ((const int *)p.step.pos)[token], lowest = WINDOW && pos + 1 > WINDOW ? pos + 1 - WINDOW : 0;
     int first = lowest / TN_K_PAGE, n_pages = pos / TN_K_PAGE + 1 - first;
-    int each = (n_pages + SPLITS - 1) / SPLITS, n = (n_pages + each - 1) / each;
-    if (split >= n) return;
+    int each = (n_pages + SPLITS - 1) / SPLITS;
+    if (SPLITS > 1 && each < MIN_PAGES) each = MIN_PAGES;
+    int n = (n_pages + each - 1) / each;
+    if (split >= n) return wait_for_last();
+    const int *pages = (const int *)p.step.pages + (u64)((const int *)p.step.seq)[token] * step_count(p, 2);
+    int begin = first + split * each, end = begin + each < first + n_pages ? begin + each : first + n_pages;
+    if (SPLITS > 1) prefetch_pages(p, pages, head, begin, end);
+    wait_for_last();
     row_frame f = {shared, nullptr, token, head, KV_HEADS, split == n - 1};
     run_row_ops<0>(p, f);
     float *smem = shared + WORK_AT;
     const float *q = row_source<Q_CODE>(p, f, head * Q_COLS) + head * Q_COLS;
-    for (int c = threadIdx.x; c < Q_COLS; c += TN_K_THREADS) smem[AT_Q + c] = q[c];
-    const int *pages = (const int *)p.step.pages + (u64)((const int *)p.step.seq)[token] * step_count(p, 2);
-    int begin = first + split * each, end = begin + each < first + n_pages ? begin + each : first + n_pages;
-    attend_pages(p, smem, pages, head, begin, end, lowest, pos);
+    if (Q_CODE < 0) {
+        for (int c = threadIdx.x; c < Q_COLS; c += TN_K_THREADS) smem[AT_Q + c] = q[c];
+        q = smem + AT_Q;
+    }
+    attend_pages(p, smem, q, pages, head, begin, end, lowest, pos);
     if (n > 1) {
         if (!merge(p, smem, token, head, split, n)) return;
     } else {

@@ -160,8 +160,8 @@ template <int PART, int I> DEV void run_products(const tn_k_args &p, char *smem,
     constexpr part t_ = parts[PART];
     if constexpr (I < t_.products) {
         constexpr int index = t_.first_product + I;
-        if constexpr (X_INT8) tile_q8<products[index].traits>(p, p.w[index], smem, out + I * TILE * LD, tile * TILE, t0, n);
-        else tile_f32<products[index].traits>(p, p.w[index], smem, out + I * TILE * LD, tile * TILE, t0, n);
+        if constexpr (X_INT8) tile_q8<products[index].traits>(p, p.w[FIRST_WEIGHT + index], smem, out + I * TILE * LD, tile * TILE, t0, n);
+        else tile_f32<products[index].traits>(p, p.w[FIRST_WEIGHT + index], smem, out + I * TILE * LD, tile * TILE, t0, n);
         run_products<PART, I + 1>(p, smem, out, tile, t0, n);
     }
 }
@@ -197,8 +197,8 @@ template <int PART> DEV void run_part(const tn_k_args &p, char *smem, int t0, in
 extern "C" __global__ void __launch_bounds__(TN_K_THREADS, 2) matmul(const __grid_constant__ tn_k_args p) {
     extern __shared__ __align__(16) char smem[];
     let_next_start();
-    wait_for_last();
     int t0 = blockIdx.y * TILE, n = step_count(p, COUNT) - t0;
+    wait_for_last();
     if (n <= 0) return;
     run_part<0>(p, smem, t0, n < TILE ? n : TILE);
 }

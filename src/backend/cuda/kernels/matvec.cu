@@ -1,9 +1,10 @@
 /* matvec: products with few tokens (T in a pass, blockIdx.z counts passes). [row ops, by every block for itself] the
  * products of a part [ops on their results]. Bound by reading weights: a lane takes a block of 32 columns of R rows, so
- * that a warp's loads are 512 contiguous bytes each and UNROLL * R of them are in flight.
+ * that a warp's loads are 512 contiguous bytes each; LOADS of them are kept in flight, where there is one part
+ * from before the launch ahead has ended on. Code is kept small: a block runs most of it once, and reads it first.
  *
  * The host gives TOKENS (T), N_IN (K), X_INT8, X_CODE (operand), X_AT (offset of the staged activations in shared memory, floats),
- * X_STRIDE (bytes of one), ROW_OPS, N_ROW_OPS, ROWS (R), COUNT, PRODUCTS, AFTER_OPS, PARTS. */
+ * X_STRIDE (bytes of one), ROW_OPS, N_ROW_OPS, ROWS (R), COUNT, PRODUCTS, FIRST_WEIGHT (in w), AFTER_OPS, PARTS, LOADS. */
 
 constexpr int T = TOKENS, R = ROWS, K = N_IN, NB = (K + 31) / 32, TILE = TN_K_WARPS * R;
 
@@ -75,44 +76,18 @@ template <int W> DEV void multiply(const raw<W> *q, const char *x, int block, fl
     }
 }
 
-template <int W> DEV void multiply_rows(const tn_k_weight &w, int row, const char *x, float (*acc)[T]) {
-    constexpr int UNROLL = R * TN_K_LOW(W) >= 32 ? 1 : 32 / (R * TN_K_LOW(W)), STEPS = (NB + 31) / 32;
+constexpr int STEPS = (NB + 31) / 32;
+
+/* Sums of the lanes; result (r, t) to out[t * TILE + r]. */
+DEV void put_results(float (*acc)[T], float *out) {
     int lane = threadIdx.x % 32;
-#pragma unroll 1
-    for (int i = 0; i < STEPS; i += UNROLL) {
-        raw<W> q[UNROLL][R];
-#pragma unroll
-        for (int u = 0; u < UNROLL; u++)
-            if (32 * (i + u) + lane < NB) load_rows<W, R, NB>(q[u], w, row, 32 * (i + u) + lane);
-#pragma unroll
-        for (int u = 0; u < UNROLL; u++)
-            if (32 * (i + u) + lane < NB) multiply(q[u], x, 32 * (i + u) + lane, acc);
-    }
 #pragma unroll
     for (int r = 0; r < R; r++)
 #pragma unroll
-        for (int t = 0; t < T; t++) acc[r][t] = warp_sum(acc[r][t]);
-}
-
-/* Product I of a part and those behind it: results of the tile to `out`, [product][token][TILE]. */
-template <int PART, int I> DEV void run_products(const tn_k_args &p, int tile, const char *x, float *out) {
-    constexpr part t_ = parts[PART];
-    if constexpr (I < t_.products) {
-        constexpr int index = t_.first_product + I;
-        int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-        float acc[R][T];
-#pragma unroll
-        for (int r = 0; r < R; r++)
-#pragma unroll
-            for (int t = 0; t < T; t++) acc[r][t] = 0;
-        multiply_rows<products[index].traits>(p.w[index], tile * TILE + warp * R, x, acc);
-#pragma unroll
-        for (int r = 0; r < R; r++)
-#pragma unroll
-            for (int t = 0; t < T; t++)
-                if (lane == (r * T + t) % 32) out[(I * T + t) * TILE + warp * R + r] = acc[r][t];
-        run_products<PART, I + 1>(p, tile, x, out);
-    }
+        for (int t = 0; t < T; t++) {
+            float sum = warp_sum(acc[r][t]);
+            if (lane == (r * T + t) % 32) out[t * TILE + r] = sum;
+        }
 }
 
 /* ---- a tile of results: stored, and the ops on them ---- */
@@ -133,27 +108,137 @@ template <int PART> DEV void finish(const tn_k_args &p, int tile, int t0, int n,
     }
 }
 
+/* ---- the way of a block: tiles, their products, their steps of 32 blocks of columns ---- */
+
+struct cursor {
+    int tile, product, step;
+};
+
+template <int PART> DEV void advance(cursor &c) {
+    if (++c.step < STEPS) return;
+    c.step = 0;
+    if (++c.product < parts[PART].products) return;
+    c.product = 0;
+    c.tile += parts[PART].blocks;
+}
+
+template <int PART, int W> DEV void fetch(const tn_k_args &p, raw<W> *q, const cursor &c) {
+    int block = 32 * c.step + threadIdx.x % 32, row = c.tile * TILE + threadIdx.x / 32 * R;
+    if (NB % 32 == 0 || block < NB) load_rows<W, R, NB>(q, p.w[FIRST_WEIGHT + parts[PART].first_product + c.product], row, block);
+}
+
+/* Steps in flight: as many as LOADS allow; rather a divisor of STEPS, then a unit ends in one place of the code only. */
+template <int W> DEV constexpr int depth() {
+    int fit = 4 * LOADS / (R * TN_K_LOW(W)), best = 1;
+    for (int d = 1; d <= fit && d <= STEPS; d++)
+        if (STEPS % d == 0) best = d;
+    return fit < 2 || 2 * best > fit || fit > STEPS ? best : fit;
+}
+
+/* A part whose products are of one encoding: DEPTH steps are on their way while one is computed. */
+template <int PART, int W> struct stream {
+    static constexpr int DEPTH = depth<W>(), TILES = (parts[PART].cols + TILE - 1) / TILE;
+    raw<W> q[DEPTH][R];
+    cursor ahead;
+
+    __device__ __forceinline__ void begin(const tn_k_args &p) {
+        ahead = {(int)blockIdx.x - parts[PART].first_block, 0, 0};
+#pragma unroll
+        for (int d = 0; d < DEPTH; d++) {
+            if (ahead.tile < TILES) fetch<PART>(p, q[d], ahead);
+            advance<PART>(ahead);
+        }
+    }
+
+    __device__ __forceinline__ void run(const tn_k_args &p, float *smem, int t0, int n) {
+        constexpr part t_ = parts[PART];
+        const char *x = (const char *)(smem + X_AT);
+        float *out = smem + X_AT + T * X_STRIDE / 4, acc[R][T] = {};
+        int at = threadIdx.x / 32 * R;
+        cursor now = {(int)blockIdx.x - t_.first_block, 0, 0};
+#pragma unroll 1
+        while (now.tile < TILES) {
+#pragma unroll
+            for (int d = 0; d < DEPTH; d++) {
+                if (STEPS % DEPTH != 0 && now.tile >= TILES) break;
+                int block = 32 * now.step + threadIdx.x % 32;
+                if (NB % 32 == 0 || block < NB) multiply(q[d], x, block, acc);
+                if (ahead.tile < TILES) fetch<PART>(p, q[d], ahead);
+                advance<PART>(ahead);
+                if ((STEPS % DEPTH != 0 || d == DEPTH - 1) && now.step == STEPS - 1) {
+                    put_results(acc, out + now.product * T * TILE + at);
+#pragma unroll
+                    for (int i = 0; i < R * T; i++) acc[i / T][i % T] = 0;
+                    if (now.product == t_.products - 1) {
+                        __syncthreads();
+                        finish<PART>(p, now.tile, t0, n, out);
+                        __syncthreads();
+                    }
+                }
+                advance<PART>(now);
+            }
+        }
+    }
+};
+
+/* Products of several encodings: one after the other. */
+template <int PART, int I> DEV void run_mixed(const tn_k_args &p, float *smem, int tile) {
+    constexpr part t_ = parts[PART];
+    if constexpr (I < t_.products) {
+        constexpr int W = products[t_.first_product + I].traits;
+        float acc[R][T] = {};
+        int at = threadIdx.x / 32 * R;
+#pragma unroll 1
+        for (int block = threadIdx.x % 32; block < NB; block += 32) {
+            raw<W> q[R];
+            load_rows<W, R, NB>(q, p.w[FIRST_WEIGHT + t_.first_product + I], tile * TILE + at, block);
+            multiply(q, (const char *)(smem + X_AT), block, acc);
+        }
+        put_results(acc, smem + X_AT + T * X_STRIDE / 4 + I * T * TILE + at);
+        run_mixed<PART, I + 1>(p, smem, tile);
+    }
+}
+
+template <int PART> DEV constexpr bool one_type() {
+    for (int i = 1; i < parts[PART].products; i++)
+        if (products[parts[PART].first_product + i].traits != products[parts[PART].first_product].traits) return false;
+    return true;
+}
+
 template <int PART> DEV void run_part(const tn_k_args &p, float *smem, int t0, int n) {
     constexpr part t_ = parts[PART];
     if constexpr (PART + 1 < N_PARTS) {
         if ((int)blockIdx.x >= t_.first_block + t_.blocks) return run_part<PART + 1>(p, smem, t0, n);
     }
-    float *out = smem + X_AT + T * X_STRIDE / 4;
-    for (int tile = blockIdx.x - t_.first_block; tile < (t_.cols + TILE - 1) / TILE; tile += t_.blocks) {
-        run_products<PART, 0>(p, tile, (const char *)(smem + X_AT), out);
-        __syncthreads();
-        finish<PART>(p, tile, t0, n, out);
-        __syncthreads();
+    if constexpr (one_type<PART>()) {
+        stream<PART, products[t_.first_product].traits> s;
+        s.begin(p);
+        s.run(p, smem, t0, n);
+    } else {
+        for (int tile = blockIdx.x - t_.first_block; tile < (t_.cols + TILE - 1) / TILE; tile += t_.blocks) {
+            run_mixed<PART, 0>(p, smem, tile);
+            __syncthreads();
+            finish<PART>(p, tile, t0, n, smem + X_AT + T * X_STRIDE / 4);
+            __syncthreads();
+        }
     }
 }
 
 extern "C" __global__ void __launch_bounds__(TN_K_THREADS, MIN_BLOCKS) matvec(const __grid_constant__ tn_k_args p) {
     extern __shared__ __align__(16) float smem[];
     let_next_start();
-    wait_for_last();
     int t0 = blockIdx.z * T, n = step_count(p, COUNT) - t0;
-    if (n <= 0) return;
+    if (n <= 0) return wait_for_last();
     if (n > T) n = T;
-    stage_all(p, smem, t0, n);
-    run_part<0>(p, smem, t0, n);
+    if constexpr (N_PARTS == 1 && one_type<0>()) { /* with several parts the code for the row ops would be there for each */
+        stream<0, products[0].traits> s;
+        s.begin(p);
+        wait_for_last();
+        stage_all(p, smem, t0, n);
+        s.run(p, smem, t0, n);
+    } else {
+        wait_for_last();
+        stage_all(p, smem, t0, n);
+        run_part<0>(p, smem, t0, n);
+    }
 }

@@ -18,7 +18,8 @@ DEV void let_next_start() {
 #endif
 }
 
-/* The launch before has ended and what it wrote is seen. Nothing but weights may be read before. */
+/* The launch before has ended and what it wrote is seen. Before, only weights, the step's inputs and older positions of the
+ * cache may be read. */
 DEV void wait_for_last() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -147,6 +148,46 @@ DEV q8_element quantize_lane(float x) {
 /* Puts a lane's element into an int8 row of n elements, at column c. */
 DEV void put_q8(char *row, int n, int c, q8_element e) {
     ((i8 *)row)[c] = e.q;
+    if (c % 32 == 0) ((float *)(row + n))[c / 32] = e.d;
+    if (c % 16 == 0) ((short *)(row + n + n / 8))[c / 16] = (short)e.sum;
+}
+
+/* The same with four elements a lane, eight lanes a block. */
+struct q8_four {
+    u32 q;
+    float d;
+    int sum; /* of the half block */
+};
+
+DEV q8_four quantize_four(const float *x) {
+    u32 top = 0;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        u32 magnitude = __float_as_uint(x[i]) & 0x7fffffff;
+        top = magnitude > top ? magnitude : top;
+    }
+#pragma unroll
+    for (int i = 4; i > 0; i >>= 1) {
+        u32 other = __shfl_xor_sync(~0u, top, i);
+        top = other > top ? other : top;
+    }
+    float max = __uint_as_float(top);
+    if (max < 0x1p-120f) max = 0;
+    float inverse = max == 0 ? 0 : __fdiv_rn(127.0f, max);
+    q8_four e = {0, __fdiv_rn(max, 127.0f), 0};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        u32 byte = __float_as_uint(__fadd_rn(__fmul_rn(x[i], inverse), 0x1.8p23f)) & 0xff;
+        e.q |= byte << (8 * i);
+        e.sum += (i8)byte;
+    }
+    e.sum += __shfl_xor_sync(~0u, e.sum, 2);
+    e.sum += __shfl_xor_sync(~0u, e.sum, 1);
+    return e;
+}
+
+DEV void put_q8_four(char *row, int n, int c, const q8_four &e) {
+    *(u32 *)(row + c) = e.q;
     if (c % 32 == 0) ((float *)(row + n))[c / 32] = e.d;
     if (c % 16 == 0) ((short *)(row + n + n / 8))[c / 16] = (short)e.sum;
 }

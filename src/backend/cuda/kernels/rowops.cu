@@ -33,13 +33,18 @@ template <int I> struct row_step {
         }
     }
 
-    /* i0: elements normed together. Whole rows: thread t sums elements t, t + 256 ..; heads: a warp each. */
+    /* i0: elements normed together; i1: only the next op reads the result. Whole rows: thread t sums elements
+     * 4 t .. 4 t + 3, then those 1024 further ..; heads: a warp each. */
     DEV void run_norm(const tn_k_args &p, const row_frame &f, int first, int end) {
         const float *a = row_source<o.a>(p, f, first);
         const bool rms = o.op == OP_RMS_NORM;
         if constexpr (o.i0 == o.cols) {
             float sum = 0;
-            for (int c = threadIdx.x; c < o.cols; c += TN_K_THREADS) sum = fmaf(a[c], a[c], sum);
+#pragma unroll 1
+            for (int c = 4 * threadIdx.x; c < o.cols; c += 4 * TN_K_THREADS)
+#pragma unroll
+                for (int k = 0; k < 4; k++)
+                    if (o.cols % 4 == 0 || c + k < o.cols) sum = fmaf(a[c + k], a[c + k], sum);
             float factor = norm_factor(block_sum(sum), rms);
             for (int c = threadIdx.x; c < o.cols; c += TN_K_THREADS) put(p, f, c, first, a[c] * factor);
         } else {
@@ -68,19 +73,26 @@ template <int I> struct row_step {
 
     DEV void run_quantize(const tn_k_args &p, const row_frame &f, int first, int end) {
         const float *a = row_source<o.a>(p, f, first);
-        for (int c = first + threadIdx.x; c < end; c += TN_K_THREADS) { /* whole blocks: a warp is inside or not */
-            q8_element e = quantize_lane(a[c]);
-            if (o.dst >= 0) put_q8(f.q8, o.cols, c, e);
-            if constexpr (o.store >= 0)
-                if (f.store) put_q8(value_at<char>(p, o.store, f.row), o.cols, c, e);
-        }
+        for (int c = first + threadIdx.x; c < end; c += TN_K_THREADS) /* whole blocks: a warp is inside or not */
+            put_quantized(p, f, c, quantize_lane(a[c]));
+    }
+    DEV void put_four(const tn_k_args &p, const row_frame &f, int c, const q8_four &e) {
+        if (o.dst >= 0) put_q8_four(f.q8, o.cols, c, e);
+        if constexpr (o.store >= 0)
+            if (f.store) put_q8_four(value_at<char>(p, o.store, f.row), o.cols, c, e);
+    }
+    DEV void put_quantized(const tn_k_args &p, const row_frame &f, int c, q8_element e) {
+        if (o.dst >= 0) put_q8(f.q8, o.cols, c, e);
+        if constexpr (o.store >= 0)
+            if (f.store) put_q8(value_at<char>(p, o.store, f.row), o.cols, c, e);
     }
 
     /* i0: head size, i1: elements rotated, i2: pairs (i, i + i1 / 2) instead of (2 i, 2 i + 1) */
     DEV void run_rope(const tn_k_args &p, const row_frame &f, int first, int end) {
         const float *a = row_source<o.a>(p, f, first), *table = row_source<o.b>(p, f, 0);
+#pragma unroll 1
         for (int c = first + threadIdx.x; c < end; c += TN_K_THREADS) {
-            int j = c % o.i0;
+            int j = (c - first) % o.i0;
             if (j >= o.i1) {
                 put(p, f, c, first, a[c]);
                 continue;
@@ -158,11 +170,66 @@ template <int I> struct row_step {
     }
 };
 
+/* A norm of the whole row, its product with a vector, and their int8 form: in registers, with all loads on their way at once.
+ * Each op gives the same bits as by itself. */
+template <int I> DEV constexpr int chain_length() {
+    constexpr row_op n = row_ops[I], m = row_ops[I + 1 < N_ROW_OPS ? I + 1 : I], q = row_ops[I + 2 < N_ROW_OPS ? I + 2 : I];
+    if (n.op != OP_RMS_NORM || n.i0 != n.cols || !n.i1 || n.cols > 32 * TN_K_THREADS) return 1;
+    if (m.op != OP_MUL || m.b >= 0 || m.period) return 1;
+    return q.op == OP_QUANTIZE && m.i1 ? 3 : 2;
+}
+
+template <int I> DEV void run_chain(const tn_k_args &p, const row_frame &f) {
+    constexpr row_op n = row_ops[I], m = row_ops[I + 1];
+    constexpr int FOURS = (n.cols / 4 + TN_K_THREADS - 1) / TN_K_THREADS;
+    constexpr bool WHOLE = n.cols % (4 * TN_K_THREADS) == 0;
+    const float4 *a = (const float4 *)row_source<n.a>(p, f, 0), *b = (const float4 *)row_source<m.b>(p, f, 0);
+    float4 x[FOURS], w[FOURS];
+    float sum = 0;
+#pragma unroll
+    for (int j = 0; j < FOURS; j++) {
+        int c = threadIdx.x + j * TN_K_THREADS;
+        bool inside = WHOLE || 4 * c < n.cols;
+        x[j] = inside ? a[c] : make_float4(0, 0, 0, 0);
+        w[j] = inside ? b[c] : make_float4(0, 0, 0, 0);
+    }
+#pragma unroll
+    for (int j = 0; j < FOURS; j++) {
+        sum = fmaf(x[j].x, x[j].x, sum);
+        sum = fmaf(x[j].y, x[j].y, sum);
+        sum = fmaf(x[j].z, x[j].z, sum);
+        sum = fmaf(x[j].w, x[j].w, sum);
+    }
+    float factor = row_step<I>::norm_factor(block_sum(sum), true);
+#pragma unroll
+    for (int j = 0; j < FOURS; j++) {
+        int c = 4 * (threadIdx.x + j * TN_K_THREADS);
+        bool inside = WHOLE || c < n.cols;
+        float y[4] = {x[j].x * factor * w[j].x, x[j].y * factor * w[j].y, x[j].z * factor * w[j].z,
+                      x[j].w * factor * w[j].w};
+        if constexpr (chain_length<I>() == 3) {
+            q8_four e = quantize_four(y);
+            if (inside) row_step<I + 2>::put_four(p, f, c, e);
+        }
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            if constexpr (chain_length<I>() == 2) {
+                if (inside) row_step<I + 1>::put(p, f, c + k, 0, y[k]);
+            } else if constexpr (m.store >= 0) {
+                if (inside && f.store) value_at<float>(p, m.store, f.row)[c + k] = y[k];
+            }
+        }
+    }
+}
+
 /* The launch's ops, from the I-th on. */
 template <int I> DEV void run_row_ops(const tn_k_args &p, const row_frame &f) {
     if constexpr (I < N_ROW_OPS) {
-        row_step<I>::run(p, f);
+        if constexpr (row_ops[I].wait) __syncthreads();
+        if constexpr (chain_length<I>() > 1) run_chain<I>(p, f);
+        else row_step<I>::run(p, f);
+        run_row_ops<I + chain_length<I>()>(p, f);
+    } else if constexpr (N_ROW_OPS > 0) {
         __syncthreads();
-        run_row_ops<I + 1>(p, f);
     }
 }

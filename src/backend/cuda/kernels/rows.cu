@@ -3,8 +3,9 @@
 extern "C" __global__ void __launch_bounds__(TN_K_THREADS) rows(const __grid_constant__ tn_k_args p) {
     extern __shared__ __align__(16) float smem[];
     let_next_start();
+    bool inside = (int)blockIdx.x < step_count(p, COUNT);
     wait_for_last();
-    if ((int)blockIdx.x >= step_count(p, COUNT)) return;
+    if (!inside) return;
     row_frame f = {smem, nullptr, (int)blockIdx.x, (int)blockIdx.y, (int)gridDim.y, true};
     run_row_ops<0>(p, f);
 }

@@ -1,11 +1,11 @@
 /* The tables that say what a kernel does, filled in by the host: the ops of the launch, with all their constants, so that
  * every one is compiled for its shapes. Rows that are not there stay empty. */
 
-/* An op on whole rows or heads. op; columns of the result; operands: offset of the row in shared memory (floats), or
+/* An op on whole rows or heads. op; whether it must wait for those before it; columns of the result; operands: offset of the row in shared memory (floats), or
  * -1 - i: v[i]; columns of the second one where it repeats, else 0; where the result goes in shared memory, -1: nowhere;
  * v[] where it is stored, -1: nowhere; numbers of the op (rowops.cu) */
 struct row_op {
-    int op, cols, a, b, period, dst, store, i0, i1, i2;
+    int op, wait, cols, a, b, period, dst, store, i0, i1, i2;
     double f0, f1, f2, f3, f4, f5;
 };
 

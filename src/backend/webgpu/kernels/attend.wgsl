@@ -6,23 +6,26 @@
     storageBarrier();
     for (var c = tid; c < ${GROUP}u * ${K_DIM}u; c += WG) { query[c >> 2u][c & 3u] = ${Q}; }
     for (var h0 = 0u; h0 < ${GROUP}u; h0 += ${HEADS}u) {
-        var sums: array<array<vec4<f32>, ${VECS}>, ${HEADS}>;
+        var sums = array<array<vec4<f32>, ${VECS}>, ${HEADS}>();
         if (tid < ${HEADS}u) {
             top[tid] = -3.0e38;
             weight[tid] = 0.0;
         }
         for (var first = seen / ${TILE}u * ${TILE}u; first <= position; first += ${TILE}u) {
+            let page_a = step[pages_at + first / 64u];
+            let page_b = step[pages_at + min(first / 64u + 1u, position / 64u)];
+            let base_a = (page_a * ${N_KV}u + head) * ${SIZE}u;
+            let base_b = (page_b * ${N_KV}u + head) * ${SIZE}u;
             workgroupBarrier();
             for (var i = tid; i < ${HEADS}u * ${TILE}u; i += WG) {
                 let h = h0 + i / ${TILE}u;
                 let p = first + i % ${TILE}u;
                 var s = -3.0e38;
                 if (p >= seen && p <= position && h < ${GROUP}u) {
-                    let block = (step[pages_at + p / 64u] * ${N_KV}u + head) * ${BLOCK}u + p % 64u;
+                    let base = select(base_a, base_b, (p & 64u) != 0u);
                     var d = 0.0;
-                    for (var u = 0u; u < ${K_UNITS}u; u++) {
-                        let k = kv[block + u * 64u];
-                        ${DOT}
+                    for (var u0 = 0u; u0 < ${K_UNITS}u; u0 += ${UNROLL}u) {
+                        ${DOTS}
                     }
                     s = ${SCORE};
                 }
@@ -55,12 +58,9 @@
                 for (var j = 0u; j < ${VECS}u; j++) { sums[k][j] *= shrink[k]; }
             }
             let last = min(first + ${TILE}u, position + 1u);
-            for (var p = max(first, seen) + tid / ${V_TEAM}u; p < last && unit < ${V_UNITS}u; p += WG / ${V_TEAM}u) {
-                let v = kv[(step[pages_at + p / 64u] * ${N_KV}u + head) * ${BLOCK}u + ${K_UNITS}u * 64u + p % 64u * ${V_UNITS}u + unit];
-                for (var k = 0u; k < ${HEADS}u; k++) {
-                    let e = score[k * ${TILE}u + p - first];
-                    ${ADD}
-                }
+            // four positions at a time, whose loads do not wait for each other
+            for (var p0 = max(first, seen) + tid / ${V_TEAM}u; p0 < last && unit < ${V_UNITS}u; p0 += 4u * (WG / ${V_TEAM}u)) {
+                ${VALUES}
             }
         }
         for (var k = 0u; k < ${HEADS}u; k++) {

@@ -1,17 +1,12 @@
-    {
-        let position = step[${POS}u + row];
-        let page = step[step[${PAGES_AT}u + row] + position / 64u];
-        let slot = position % 64u;
         for (var i = tid; i < ${HEADS}u * ${K_UNITS}u; i += WG) {
             let h = i / ${K_UNITS}u;
             let u = i % ${K_UNITS}u;
             let c = h * ${K_DIM}u + u * ${DIMS}u;
-            kv[(page * ${N_KV}u + ${HEAD0} + h) * ${BLOCK}u + u * 64u + slot] = ${K};
+            kv[(page * ${N_KV}u + ${HEAD0} + h) * ${SIZE}u + u * 64u + slot] = ${K};
         }
         for (var i = tid; i < ${HEADS}u * ${V_UNITS}u; i += WG) {
             let h = i / ${V_UNITS}u;
             let u = i % ${V_UNITS}u;
             let c = h * ${V_DIM}u + u * ${DIMS}u;
-            kv[(page * ${N_KV}u + ${HEAD0} + h) * ${BLOCK}u + ${K_UNITS}u * 64u + slot * ${V_UNITS}u + u] = ${VALUE};
+            kv[(page * ${N_KV}u + ${HEAD0} + h) * ${SIZE}u + ${K_UNITS}u * 64u + slot * ${V_UNITS}u + u] = ${VALUE};
         }
-    }

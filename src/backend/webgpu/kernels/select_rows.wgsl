@@ -1,4 +1,4 @@
-    let from = step[${OUTPUTS}u + row];
+    let source = step[${OUTPUTS}u + row];
     for (var c = tid * VEC; c < ${N}u; c += WG * VEC) {
         let y = ${X};
         ${STORE}

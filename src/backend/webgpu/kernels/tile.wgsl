@@ -1,5 +1,5 @@
     // ---- ${WHAT}: a tile of 32 rows and 32 tokens; each invocation has 4 x 4 of it
-    var acc${ID}: array<vec4<f32>, 4>;
+    var acc${ID} = array<vec4<f32>, 4>();
     for (var b = 0u; b < ${BLOCKS}u; b++) {
         workgroupBarrier();
         if (tid < 32u) {

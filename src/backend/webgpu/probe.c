@@ -1,0 +1,138 @@
+/* What a device can do is found out by trying: what there is to ask differs between implementations. */
+#include "backend/webgpu/webgpu.h"
+
+#include "base/mem.h"
+
+#include <string.h>
+
+static WGPUShaderModule module_of(tn_device *d, const char *enable, const char *body) {
+    tn_buf b = {0};
+    tn_buf_printf(&b,
+                  "%s@group(0) @binding(0) var<storage, read_write> a: array<u32>;\n"
+                  "@compute @workgroup_size(%d) fn main(%s) { %s }\n",
+                  enable, TN_WEBGPU_GROUP,
+                  strstr(body, "size") ? "@builtin(local_invocation_index) i: u32, @builtin(subgroup_size) size: u32, "
+                                         "@builtin(subgroup_invocation_id) lane: u32"
+                                       : "",
+                  body);
+    WGPUShaderModule module = NULL;
+    WGPUShaderSourceWGSL source = {{.sType = WGPUSType_ShaderSourceWGSL}, {b.p, b.n}};
+    if (!b.failed)
+        module = d->lib.DeviceCreateShaderModule(d->device, &(WGPUShaderModuleDescriptor){.nextInChain = &source.chain});
+    tn_buf_free(&b);
+    if (module && d->error.code != TN_OK) {
+        d->lib.ShaderModuleRelease(module);
+        module = NULL;
+    }
+    if (!d->lost) d->error = (tn_error){0};
+    return module;
+}
+
+static bool compiles(tn_device *d, const char *enable, const char *body) {
+    WGPUShaderModule module = module_of(d, enable, body);
+    if (module) d->lib.ShaderModuleRelease(module);
+    return module != NULL;
+}
+
+/* ---- reading back ---- */
+
+typedef struct mapping {
+    volatile bool done;
+    bool ok;
+} mapping;
+
+static void on_map(WGPUEnum status, WGPUStringView message, void *data, void *unused) {
+    (void)message, (void)unused;
+    mapping *m = data;
+    m->ok = status == WGPUStatus_Success;
+    m->done = true;
+}
+
+tn_status tn_webgpu_map(tn_device *d, WGPUBuffer buffer, uint64_t bytes, const void **p, tn_error *err) {
+    mapping m = {0};
+    *p = NULL;
+    d->lib.BufferMapAsync(buffer, WGPUMapMode_Read, 0, bytes,
+                          (WGPUBufferMapCallbackInfo){
+                              .mode = WGPUCallbackMode_AllowSpontaneous, .callback = on_map, .userdata1 = &m});
+    bool done = tn_webgpu_wait(d, &m.done);
+    tn_status status = tn_webgpu_check(d, "reading results", err);
+    if (status != TN_OK) return status;
+    if (done && m.ok) *p = d->lib.BufferGetConstMappedRange(buffer, 0, bytes);
+    return *p ? TN_OK : tn_fail(err, TN_ERR_RESOURCES, "webgpu: the results cannot be read");
+}
+
+/* ---- subgroups ---- */
+
+enum { WORDS = 2 * TN_WEBGPU_GROUP };
+
+/* Runs a module over one workgroup and copies what it wrote. */
+static tn_status run_once(tn_device *d, WGPUShaderModule module, uint32_t *words, tn_error *err) {
+    const tn_webgpu_library *lib = &d->lib;
+    WGPUBuffer a = NULL, back = NULL;
+    WGPUBindGroupLayoutEntry entry = {.visibility = WGPUShaderStage_Compute,
+                                      .buffer.type = WGPUBufferBindingType_Storage};
+    WGPUBindGroupLayout layout =
+        lib->DeviceCreateBindGroupLayout(d->device, &(WGPUBindGroupLayoutDescriptor){.entryCount = 1, .entries = &entry});
+    WGPUPipelineLayout pipelines = lib->DeviceCreatePipelineLayout(
+        d->device, &(WGPUPipelineLayoutDescriptor){.bindGroupLayoutCount = 1, .bindGroupLayouts = &layout});
+    WGPUComputePipelineDescriptor desc = {.layout = pipelines, .compute = {.module = module, .entryPoint = {"main", 4}}};
+    WGPUComputePipeline pipeline = lib->DeviceCreateComputePipeline(d->device, &desc);
+    tn_status status = tn_webgpu_check(d, "a first pipeline is refused", err);
+    if (status == TN_OK)
+        status = tn_webgpu_buffer(d, &a, WORDS * 4, WGPUBufferUsage_Storage | WGPUBufferUsage_CopySrc, "a probe", err);
+    if (status == TN_OK)
+        status = tn_webgpu_buffer(d, &back, WORDS * 4, WGPUBufferUsage_MapRead | WGPUBufferUsage_CopyDst, "a probe", err);
+    if (status == TN_OK) {
+        WGPUBindGroupEntry bound = {.buffer = a, .size = WORDS * 4};
+        WGPUBindGroup group = lib->DeviceCreateBindGroup(
+            d->device, &(WGPUBindGroupDescriptor){.layout = layout, .entryCount = 1, .entries = &bound});
+        WGPUCommandEncoder encoder = lib->DeviceCreateCommandEncoder(d->device, NULL);
+        WGPUComputePassEncoder pass = lib->CommandEncoderBeginComputePass(encoder, NULL);
+        lib->ComputePassEncoderSetPipeline(pass, pipeline);
+        lib->ComputePassEncoderSetBindGroup(pass, 0, group, 0, NULL);
+        lib->ComputePassEncoderDispatchWorkgroups(pass, 1, 1, 1);
+        lib->ComputePassEncoderEnd(pass);
+        lib->ComputePassEncoderRelease(pass);
+        lib->CommandEncoderCopyBufferToBuffer(encoder, a, 0, back, 0, WORDS * 4);
+        WGPUCommandBuffer commands = lib->CommandEncoderFinish(encoder, NULL);
+        lib->QueueSubmit(d->queue, 1, &commands);
+        lib->CommandBufferRelease(commands);
+        lib->CommandEncoderRelease(encoder);
+        lib->BindGroupRelease(group);
+        const void *p;
+        status = tn_webgpu_map(d, back, WORDS * 4, &p, err);
+        if (status == TN_OK) memcpy(words, p, WORDS * 4);
+        if (status == TN_OK) lib->BufferUnmap(back);
+    }
+    tn_webgpu_buffer_free(d, &a);
+    tn_webgpu_buffer_free(d, &back);
+    if (pipeline) lib->ComputePipelineRelease(pipeline);
+    if (pipelines) lib->PipelineLayoutRelease(pipelines);
+    if (layout) lib->BindGroupLayoutRelease(layout);
+    return status;
+}
+
+/* The size of subgroups, where they are the workgroup's invocations in order; else 0. */
+static tn_status find_subgroup(tn_device *d, const char *enable, tn_error *err) {
+    WGPUShaderModule module = module_of(d, enable, "a[2u * i] = size; a[2u * i + 1u] = lane + subgroupAdd(0u);");
+    if (!module) return TN_OK;
+    uint32_t words[WORDS] = {0};
+    tn_status status = run_once(d, module, words, err);
+    d->lib.ShaderModuleRelease(module);
+    uint32_t size = words[0];
+    bool fits = size >= 8 && size <= TN_WEBGPU_GROUP && !(size & (size - 1));
+    for (uint32_t i = 0; i < TN_WEBGPU_GROUP && fits; i++)
+        fits = words[2 * i] == size && words[2 * i + 1] == i % size;
+    if (fits) d->subgroup = (int32_t)size;
+    return status;
+}
+
+tn_status tn_webgpu_probe(tn_device *d, bool subgroups, tn_error *err) {
+    static const char *const lines[] = {"", "enable f16;\n", "enable subgroups;\n", "enable f16;\nenable subgroups;\n"};
+    if (d->f16) d->f16 = compiles(d, lines[1], "a[0] = u32(f16(1.0));");
+    bool line = subgroups && compiles(d, lines[2], "a[0] = subgroupAdd(1u);");
+    tn_status status = subgroups ? find_subgroup(d, lines[line ? 2 : 0], err) : TN_OK;
+    d->enable = lines[(d->f16 ? 1 : 0) + (line && d->subgroup ? 2 : 0)];
+    d->packed_dot = compiles(d, "", "a[0] = u32(dot4I8Packed(a[1], a[2]));");
+    return status;
+}
