@@ -32,9 +32,10 @@ sanitize: setup ## the same tests under the address and undefined-behaviour sani
 	cmake --build $(BUILD)-sanitize -j $(JOBS)
 	$(CTEST) --test-dir $(BUILD)-sanitize
 
-check: setup ## formatting and the direction of includes
+check: setup ## formatting, the direction of includes, CUDA kernels where there is a compiler
 	@scripts/check-format.sh
 	@scripts/check-includes.sh
+	@scripts/check-cuda.sh
 
 format: setup ## rewrite the C files in the project's format
 	@scripts/check-format.sh --fix

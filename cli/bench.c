@@ -104,12 +104,19 @@ static tn_status run_model(const cli_options *o, const char *path, int32_t threa
     return status;
 }
 
+static bool all_zero(cli_ints list) {
+    size_t i = 0;
+    while (i < list.n && !list.v[i]) i++;
+    return list.n && i == list.n;
+}
+
 tn_status cli_bench(const cli_options *o, tn_error *err) {
+    if (all_zero(o->prompts) && all_zero(o->gens))
+        return cli_fail(err, TN_ERR_USAGE, "nothing to measure: -p and -n are both 0");
     int32_t any = 0;
     cli_ints threads = or_default(o->thread_counts, &any);
     bench_table table = {.o = o};
     tn_status status = TN_OK;
-    bench_table_begin(&table);
     for (size_t m = 0; m < o->models.n; m++)
         for (size_t t = 0; t < threads.n && !status; t++)
             status = run_model(o, o->models.v[m], threads.v[t], &table, err);

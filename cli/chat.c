@@ -11,6 +11,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <termios.h>
 #include <unistd.h>
 #include <wchar.h>
 
@@ -140,20 +141,61 @@ static void hold(chat *c, const int32_t *ids, size_t n, const cli_answer *a) {
     c->n_held = (size_t)tn_sequence_length(c->e->session, 0);
 }
 
-/* One turn. *full is set where the conversation has outgrown the context. */
-static tn_status take_turn(chat *c, bool *full, tn_error *err) {
+/* Messages that every conversation begins with. */
+static size_t n_opening(const chat *c) {
+    return c->e->o->system ? 1 : 0;
+}
+
+/* Forgets what was said, all but the system message and the last `keep` messages. */
+static void start_anew(chat *c, size_t keep) {
+    size_t first = n_opening(c), last = c->n_messages - keep;
+    for (size_t i = first; i < last; i++) free((char *)c->messages[i].content);
+    memmove(c->messages + first, c->messages + last, keep * sizeof *c->messages);
+    c->n_messages = first + keep;
+}
+
+static void note_full(const chat *c) {
+    cli_note(
+        c->e->o,
+        "The context of %d tokens is full (-c N gives more). What was said is dropped; a fresh conversation begins.",
+        c->e->info.n_ctx);
+}
+
+/* Keys typed while an answer is written wait for the line editor; shown at once they (^C!) would stand in the answer. */
+static void show_keys(bool show) {
+    struct termios mode;
+    if (tcgetattr(STDIN_FILENO, &mode)) return;
+    mode.c_lflag = show ? mode.c_lflag | ECHO : mode.c_lflag & ~(tcflag_t)ECHO;
+    tcsetattr(STDIN_FILENO, TCSANOW, &mode);
+}
+
+/* The tokens of the conversation. One that has outgrown the context goes on with its last message alone, and *n is 0
+ * where that is too long itself. */
+static tn_status render(chat *c, int32_t **ids, size_t *n, tn_error *err) {
     tn_chat_options options = {.chat_template = c->chat_template};
+    int32_t n_ctx = c->e->info.n_ctx;
+    for (;;) {
+        tn_status status = tn_chat_render(c->e->model, c->messages, c->n_messages, NULL, &options, NULL, ids, n, err);
+        if (status || *n <= (size_t)n_ctx) return status;
+        tn_free(*ids);
+        *ids = NULL;
+        if (c->n_messages == n_opening(c) + 1) break;
+        note_full(c);
+        start_anew(c, 1);
+    }
+    cli_note(c->e->o, "this message is too long: %zu tokens, and the context is of %d (-c N gives more)", *n, n_ctx);
+    start_anew(c, 0);
+    *n = 0;
+    return TN_OK;
+}
+
+/* One turn. */
+static tn_status take_turn(chat *c, tn_error *err) {
     int32_t *ids = NULL;
     size_t n = 0;
     cli_answer a = {0};
-    tn_status status = tn_chat_render(c->e->model, c->messages, c->n_messages, NULL, &options, NULL, &ids, &n, err);
-    if (status) goto done;
-    if (n > (size_t)c->e->info.n_ctx) {
-        cli_note(c->e->o, "the context is full: the conversation has %zu tokens, the context %d (-c N gives more)", n,
-                 c->e->info.n_ctx);
-        *full = true;
-        goto done;
-    }
+    tn_status status = render(c, &ids, &n, err);
+    if (status || !n) goto done;
     status = keep_common(c, ids, n, err);
     if (status) goto done;
     cli_prompt prompt = {.ids = ids, .n = n, .cached = c->n_held, .show = true, .interrupts = &g_interrupts};
@@ -163,8 +205,11 @@ static tn_status take_turn(chat *c, bool *full, tn_error *err) {
     if (status) goto done;
     hold(c, ids, n, &a);
     add_message(c, "assistant", a.text ? a.text : "", a.len);
-    if (c->e->o->verbose || a.stop == CLI_STOP_CONTEXT) cli_note_answer(c->e, &a);
-    *full = a.stop == CLI_STOP_CONTEXT;
+    if (c->e->o->verbose) cli_note_timings(c->e, &a);
+    if (a.stop == CLI_STOP_CONTEXT) {
+        note_full(c);
+        start_anew(c, 0);
+    }
 done:
     cli_answer_free(&a);
     tn_free(ids);
@@ -173,14 +218,15 @@ done:
 
 static tn_status converse(chat *c, EditLine *line, History *lines, tn_error *err) {
     tn_status status = TN_OK;
-    bool full = false;
     size_t len;
     const char *text;
-    while (!status && !full && (text = read_line(c, line, &len))) {
+    while (!status && (text = read_line(c, line, &len))) {
         HistEvent event;
         history(lines, &event, H_ENTER, text);
         add_message(c, "user", text, len);
-        status = take_turn(c, &full, err);
+        show_keys(false);
+        status = take_turn(c, err);
+        show_keys(true);
     }
     return status;
 }

@@ -4,7 +4,7 @@
 
 #include "engine.h"
 
-/* Until the user leaves or the context is full. chat_template: NULL for the model's own. */
+/* Until the user leaves. A conversation that has filled the context is dropped for a fresh one. chat_template: NULL for the model's own. */
 tn_status cli_chat(cli_engine *e, tn_sampler *sampler, const char *chat_template, tn_error *err);
 
 #endif

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 void cli_on_log(void *data, tn_log_level level, const char *line) {
     const cli_options *o = data;
@@ -13,12 +12,7 @@ void cli_on_log(void *data, tn_log_level level, const char *line) {
 }
 
 void cli_on_progress(void *data, const char *what, double done) {
-    const cli_options *o = data;
-    if (o->quiet || !isatty(STDERR_FILENO)) return;
-    if (done < 1)
-        fprintf(stderr, "\r%s %3.0f %%", what, 100 * done);
-    else
-        fprintf(stderr, "\r%*s\r", (int)strlen(what) + 6, "");
+    cli_show_progress(data, what, done);
 }
 
 /* All layers run on the backend: -ngl may only say so. */

@@ -13,8 +13,8 @@ typedef struct cli_engine {
     tn_session_info info;
 } cli_engine;
 
-/* Callbacks for the library, whose `data` are the options: information with -v only; progress as a line that is
- * written over, on a terminal only. */
+/* Callbacks for the library, whose `data` are the options: information with -v only; progress as
+ * cli_show_progress() shows it. */
 void cli_on_log(void *data, tn_log_level level, const char *line);
 void cli_on_progress(void *data, const char *what, double done);
 

@@ -176,9 +176,7 @@ static void note_rate(const cli_options *o, const char *what, size_t n, double s
              1e3 * seconds, n, 1e3 * seconds / (double)n, (double)n / seconds);
 }
 
-void cli_note_answer(const cli_engine *e, const cli_answer *a) {
-    if (a->stop == CLI_STOP_CONTEXT)
-        cli_note(e->o, "the context of %d tokens is full (-c N gives more)", e->info.n_ctx);
+void cli_note_timings(const cli_engine *e, const cli_answer *a) {
     note_rate(e->o, "prompt eval", a->n_fed, a->prompt_seconds);
     note_rate(e->o, "eval", a->n, a->seconds);
 }

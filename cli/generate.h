@@ -54,7 +54,7 @@ tn_status cli_piece(const cli_engine *e, int32_t before, int32_t id, bool specia
                     tn_error *err);
 
 const char *cli_stop_name(cli_stop stop);
-/* How long prompt and answer took, as users of llama.cpp know it, on stderr; where the context is full, that too. */
-void cli_note_answer(const cli_engine *e, const cli_answer *a);
+/* How long prompt and answer took, as users of llama.cpp know it, on stderr. */
+void cli_note_timings(const cli_engine *e, const cli_answer *a);
 
 #endif

@@ -14,7 +14,8 @@ const cli_verb cli_verbs[] = {
     {"inspect", INSPECT, cli_inspect, "FILE", "what is in a GGUF file, and whether this build can run it"},
     {"explain", EXPLAIN, cli_explain, NULL, "what was fused and why, the kernels chosen, the memory plan"},
     {"verify", VERIFY, cli_verify, NULL, "fused against unfused, backend against reference"},
-    {"perplexity", PERPLEXITY, cli_perplexity, NULL, "how well a model predicts a text, as llama-perplexity counts it"},
+    {"perplexity", PERPLEXITY, cli_perplexity, NULL,
+     "how well a model predicts a text, as llama-perplexity counts it"},
     {"bench", BENCH, cli_bench, NULL, "tokens a second, as llama-bench measures them"},
     {"quantize", QUANTIZE, cli_quantize, "IN OUT TYPE", "write a model's file anew, with weights of fewer bits"},
     {"synth", SYNTH, cli_synth, "PRESET", "a model of a published shape with random weights, for measurements"},
@@ -24,7 +25,7 @@ const cli_verb cli_verbs[] = {
 
 static void print_usage(FILE *to) {
     fprintf(to, "tenon VERB [options]\n\n");
-    for (const cli_verb *v = cli_verbs; v->name; v++) fprintf(to, "  %-10s %s\n", v->name, v->help);
+    for (const cli_verb *v = cli_verbs; v->name; v++) fprintf(to, "  %-10s  %s\n", v->name, v->help);
     fprintf(to, "\ntenon VERB -h lists the options of a verb; tenon --version tells the version.\n");
 }
 
@@ -64,6 +65,6 @@ int main(int argc, char **argv) {
     tn_error err = {0};
     tn_status status = run(argc, argv, &err);
     if (cli_out_flush() && !status) status = cli_fail(&err, TN_ERR_RESOURCES, "cannot write to stdout");
-    if (status && err.text[0]) fprintf(stderr, "tenon: %s\n", err.text);
+    if (status && err.text[0]) cli_tell_error(&err);
     return status;
 }

@@ -62,8 +62,9 @@ static const option options[] = {
     {"-ngl", "--gpu-layers", "N", STEPS, 0, TEXT, AT(gpu_layers), 0, 0, "accepted for llama.cpp's sake: all layers run on the backend"},
 
     /* what goes in */
-    {"-p", "--prompt", "TEXT", RUN | TOKENIZE, 0, TEXT, AT(prompt), 0, 0, "the prompt"},
-    {"-f", "--file", "FILE", RUN | TOKENIZE, 0, TEXT, AT(file), 0, 0, "a file with the prompt; - is stdin"},
+    {"-p", "--prompt", "TEXT", TOKENIZE, 0, TEXT, AT(prompt), 0, 0, "the text"},
+    {"-p", "--prompt", "TEXT", RUN, 0, TEXT, AT(prompt), 0, 0, "the prompt (no prompt: stdin; where that is a terminal, a chat)"},
+    {"-f", "--file", "FILE", RUN | TOKENIZE, 0, TEXT, AT(file), 0, 0, "a file with it; - is stdin"},
     {"-f", "--file", "FILE", PERPLEXITY, PERPLEXITY, TEXT, AT(file), 0, 0, "the text; - is stdin"},
     {"-f", "--file", "FILE", TEMPLATE, TEMPLATE, TEXT, AT(file), 0, 0, "JSON: messages, or an object with messages and more variables; - is stdin"},
     {"--ids", NULL, "1,2,3", RUN, 0, INTS, AT(ids), 0, INT32_MAX, "the prompt as tokens"},
@@ -77,7 +78,7 @@ static const option options[] = {
     {"--decode", NULL, "1,2,3", TOKENIZE, 0, INTS, AT(decode), 0, INT32_MAX, "print the text of these tokens"},
 
     /* generation */
-    {"-n", "--n-predict", "N", RUN, 0, INT, AT(n_predict), -1, INT32_MAX, "tokens to generate at most (default: -1, no limit)"},
+    {"-n", "--n-predict", "N", RUN, 0, INT, AT(n_predict), -1, INT32_MAX, "tokens to generate at most (default: -1: until the context is full)"},
     {"--ignore-eos", NULL, NULL, RUN, 0, FLAG, AT(ignore_eos), 0, 0, "go on after a token that ends a text"},
     {"--stop", NULL, "TEXT", RUN, 0, PHRASE, AT(stops), 0, 0, "end before this text (may be given several times)"},
     {"--logprobs", NULL, "N", RUN, 0, INT, AT(n_logprobs), 0, 1 << 20, "with --json: log-probabilities of each token and of the N likeliest"},
@@ -102,7 +103,7 @@ static const option options[] = {
     {"--allow-requantize", NULL, NULL, QUANTIZE, 0, FLAG, AT(allow_requantize), 0, 0, "convert tensors that are quantised already, at a further loss"},
     {"--pure", NULL, NULL, QUANTIZE, 0, FLAG, AT(pure), 0, 0, "one type for all matrices, in place of the mix"},
     {"-o", "--output", "FILE", SYNTH, SYNTH, TEXT, AT(output), 0, 0, "where the model goes"},
-    {"--type", NULL, "TYPE", SYNTH, 0, TEXT, AT(type), 0, 0, "as quantize has them (default: Q4_K_M)"},
+    {"--type", NULL, "TYPE", SYNTH, 0, TEXT, AT(type), 0, 0, "type of the weights, as quantize takes it (default: Q4_K_M)"},
     {"--layers", NULL, "N", SYNTH, 0, INT, AT(n_layer), 1, 1 << 20, "fewer layers than were published"},
     {"-s", "--seed", "N", SYNTH, 0, SEED, AT(seed), 0, 9e15, "random seed (default: 0)"},
 

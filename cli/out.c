@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 tn_status cli_fail(tn_error *err, tn_status code, const char *format, ...) {
     va_list args;
@@ -26,14 +27,55 @@ void *cli_realloc(void *p, size_t bytes) {
     return p;
 }
 
+/* ---- talk ---- */
+
+/* The line of progress. Work that is short needs none, and a line that changes more often cannot be read. */
+static struct {
+    bool running, shown;
+    double begun, written; /* seconds */
+    int percent, width;    /* of the line */
+} g_progress;
+
+static void clear_progress(void) {
+    if (g_progress.shown) fprintf(stderr, "\r%*s\r", g_progress.width, "");
+    g_progress.shown = false;
+}
+
+void cli_show_progress(const cli_options *o, const char *what, double done) {
+    double now = cli_seconds();
+    int percent = (int)(100 * done);
+    if (o->quiet || !isatty(STDERR_FILENO)) return;
+    if (done >= 1) {
+        clear_progress();
+        g_progress.running = false;
+        return;
+    }
+    if (!g_progress.running) g_progress.begun = now;
+    g_progress.running = true;
+    if (now - g_progress.begun < 0.3) return;
+    if (g_progress.shown && (percent == g_progress.percent || now - g_progress.written < 0.1)) return;
+    g_progress.width = fprintf(stderr, "\r%s %3d %%", what, percent) - 1;
+    g_progress.shown = true;
+    g_progress.percent = percent;
+    g_progress.written = now;
+}
+
+void cli_tell_error(const tn_error *err) {
+    clear_progress();
+    fprintf(stderr, "tenon: %s\n", err->text);
+}
+
 void cli_note(const cli_options *o, const char *format, ...) {
     if (o->quiet) return;
+    clear_progress();
     va_list args;
     va_start(args, format);
     vfprintf(stderr, format, args);
     va_end(args);
     fputc('\n', stderr);
 }
+
+/* ---- data ---- */
 
 static void write_stdout(void *data, const char *text, size_t len) {
     (void)data;

@@ -1,5 +1,6 @@
-/* tenon perplexity: how well a model predicts a text, counted as llama-perplexity counts it: the text is cut into chunks of one
- * context each, every chunk is run alone, and the second half of its tokens is scored given what stands before them. */
+/* tenon perplexity: how well a model predicts a text, counted as llama-perplexity counts it: the text is cut into
+ * chunks of one context each, every chunk is run alone, and the second half of its tokens is scored given what stands
+ * before them. */
 #include "engine.h"
 #include "out.h"
 #include "verbs.h"

@@ -140,7 +140,9 @@ static tn_status run_once(cli_engine *e, tn_sampler *sampler, const char *chat_t
     if (!status && o->json) print_json(e, &prompt, &a);
     fflush(stdout);
     if (!status) {
-        cli_note_answer(e, &a);
+        if (a.stop == CLI_STOP_CONTEXT)
+            cli_note(o, "the context of %d tokens is full (-c N gives more)", e->info.n_ctx);
+        cli_note_timings(e, &a);
         cli_note_memory(e);
     }
     cli_answer_free(&a);

@@ -155,19 +155,16 @@ static cli_table kind(const bench_table *t) {
     return t->o->json ? CLI_TABLE_JSON : (cli_table)t->o->table;
 }
 
-void bench_table_begin(bench_table *t) {
-    if (kind(t) == CLI_TABLE_MD) markdown_head();
-    if (kind(t) == CLI_TABLE_JSON) putchar('[');
-    fflush(stdout);
-}
-
 void bench_table_row(bench_table *t, const bench_row *r) {
     json_t *row = kind(t) == CLI_TABLE_MD ? NULL : fields(t, r);
     switch (kind(t)) {
-    case CLI_TABLE_MD: markdown_row(t, r); break;
+    case CLI_TABLE_MD:
+        if (!t->n_rows) markdown_head();
+        markdown_row(t, r);
+        break;
     case CLI_TABLE_CSV: csv_row(row, t->n_rows == 0); break;
     case CLI_TABLE_JSON:
-        fputs(t->n_rows ? ",\n" : "\n", stdout);
+        fputs(t->n_rows ? ",\n" : "[\n", stdout);
         json_dumpf(row, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
         break;
     case CLI_TABLE_JSONL:
@@ -181,5 +178,5 @@ void bench_table_row(bench_table *t, const bench_row *r) {
 }
 
 void bench_table_end(bench_table *t) {
-    if (kind(t) == CLI_TABLE_JSON) puts("\n]");
+    if (kind(t) == CLI_TABLE_JSON && t->n_rows) puts("\n]");
 }

@@ -21,8 +21,7 @@ typedef struct bench_table {
     int32_t n_rows;
 } bench_table;
 
-void bench_table_begin(bench_table *t);
-void bench_table_row(bench_table *t, const bench_row *r); /* printed at once */
-void bench_table_end(bench_table *t);
+void bench_table_row(bench_table *t, const bench_row *r); /* printed at once; the first begins the table */
+void bench_table_end(bench_table *t);                     /* prints nothing where there was no row */
 
 #endif

@@ -57,7 +57,8 @@ typedef struct tn_model tn_model;
 typedef enum tn_log_level { TN_LOG_INFO, TN_LOG_WARN } tn_log_level;
 
 typedef struct tn_model_options {
-    const char *backend; /* "cpu" (default), "cpu:ref", "cpu:avx2", "cpu:avx512", "webgpu", "cuda[:N]" */
+    const char *backend; /* "cpu" (default), "cpu:ref", "cpu:avx2", "cpu:avx512", "webgpu", "cuda[:N]"; for tests
+                          * "null", which computes nothing */
     int threads;         /* CPU threads; 0: one per core */
     void (*log)(void *data, tn_log_level level, const char *line);
     void (*progress)(void *data, const char *what, double done); /* 0..1 */
@@ -75,9 +76,12 @@ typedef struct tn_model_info {
     double load_seconds;
 } tn_model_info;
 
-/* Opens a GGUF file (v2 or v3; for a split file, its first part). */
+/* Opens a GGUF file (v2 or v3; for a split file, its first part).
+ * TN_ERR_INPUT: the file is bad, or of an architecture or block type that cannot be run; TN_ERR_USAGE: no such backend;
+ * TN_ERR_UNAVAILABLE: its device or library is not there; TN_ERR_RESOURCES: not enough memory. */
 TN_API tn_status tn_model_open(tn_model **model, const char *path, const tn_model_options *options, tn_error *err);
 TN_API void tn_model_close(tn_model **model);
+/* Strings are owned by the model. With vocab_only, what is of weights and devices is 0 or "". */
 TN_API void tn_model_get_info(const tn_model *model, tn_model_info *info);
 
 /* Writes metadata, tensors, types, sizes and whether this build can run the file; as JSON when `json`. */
@@ -90,11 +94,13 @@ typedef struct tn_tokenize_options {
     bool no_special; /* control tokens written in the text are plain text */
 } tn_tokenize_options;
 
-/* Text -> ids. *ids is allocated for the caller. */
+/* Text -> ids. *ids is allocated for the caller (it may be NULL where there are none). TN_ERR_INPUT where the model has no
+ * usable vocabulary. */
 TN_API tn_status tn_tokenize(const tn_model *model, const char *text, size_t len, const tn_tokenize_options *options,
                              int32_t **ids, size_t *n_ids, tn_error *err);
 
-/* ids -> text, control tokens written out when `special`. *text is allocated, zero-terminated; it may hold any bytes. */
+/* ids -> text, control tokens written out when `special`. *text is allocated, zero-terminated; it may hold any bytes.
+ * len may be NULL. TN_ERR_USAGE for an id out of range. */
 TN_API tn_status tn_detokenize(const tn_model *model, const int32_t *ids, size_t n_ids, bool special, char **text,
                                size_t *len, tn_error *err);
 
@@ -116,7 +122,7 @@ typedef struct tn_chat_options {
 /* Whether the model's file has a chat template. */
 TN_API bool tn_has_chat_template(const tn_model *model);
 
-/* Renders messages; either result may be NULL. Control tokens are recognised only where the template wrote them: the
+/* Renders messages; text may be NULL, and so may ids with n_ids. Control tokens are recognised only where the template wrote them: the
  * same characters inside a message stay text. `json` is an array of messages ({"role":..., "content":...}) or an
  * object of template variables with such an array in "messages"; where it is NULL, `messages` are used. */
 TN_API tn_status tn_chat_render(const tn_model *model, const tn_message *messages, size_t n_messages,
@@ -149,6 +155,8 @@ typedef struct tn_session_info {
     uint64_t plan_hash;                        /* changes whenever the compiled plan changes */
 } tn_session_info;
 
+/* TN_ERR_USAGE: sizes beyond reason, an unknown rule, a cache type that the heads do not allow; TN_ERR_RESOURCES: not enough
+ * memory. n_ubatch is raised to n_seq where it is less. */
 TN_API tn_status tn_session_open(tn_session **session, tn_model *model, const tn_session_options *options,
                                  tn_error *err);
 TN_API void tn_session_close(tn_session **session);
@@ -163,7 +171,9 @@ typedef struct tn_batch {
 
 /* Runs the model over a batch. Logits are kept for the last token of each sequence in the batch (sequences in order of
  * first appearance), or for every token in batch order when the session was opened with all_logits; they stay valid
- * until the next step. TN_ERR_INPUT when a sequence would outgrow the context: nothing has been appended then. */
+ * until the next step. TN_ERR_INPUT when a sequence would outgrow the context, TN_ERR_USAGE for an empty batch or an id or
+ * sequence out of range: nothing has been appended then, and the last step's logits stay. When the device fails, the
+ * batch's tokens are taken back; where the model's state cannot be, the batch's sequences are cleared. */
 TN_API tn_status tn_step(tn_session *session, const tn_batch *batch, tn_error *err);
 
 /* Logits of row i of the last step, n_vocab floats; NULL when there is no such row. */
@@ -186,14 +196,14 @@ typedef struct tn_logit_bias {
 
 /* Unlike other option structs, start from tn_sampler_defaults(): those are llama.cpp's. The steps are taken in
  * llama.cpp's order: biases, penalties, top-k, top-p, min-p, temperature. With a temperature of 0 the first two are
- * all there is. What is said of recent tokens counts each as often as it is among the last repeat_last_n. */
+ * all there is. A token is recent while it is among the last repeat_last_n that were accepted. */
 typedef struct tn_sampler_options {
     float temp;              /* 0: greedy */
     int32_t top_k;           /* 0: off */
     float top_p;             /* 1: off */
     float min_p;             /* 0: off */
     float repeat_penalty;    /* 1: off; a recent token's logit is divided by it, or multiplied where it is below 0 */
-    float frequency_penalty; /* 0: off; then taken from a recent token's logit, times the count of the token */
+    float frequency_penalty; /* 0: off; taken from a recent token's logit for each time it is there */
     float presence_penalty;  /* 0: off; taken from it once */
     int32_t repeat_last_n;
     uint64_t seed;
@@ -223,10 +233,10 @@ typedef enum tn_format { TN_FORMAT_TEXT, TN_FORMAT_DOT, TN_FORMAT_JSON } tn_form
 typedef struct tn_explain_options {
     tn_phase phase;
     tn_format format;
-    bool verbose; /* every layer; otherwise equal layers are folded */
+    bool verbose; /* text: every layer; otherwise equal layers are folded */
 } tn_explain_options;
 
-/* The plain graph, the rules that fired and why others did not, the launches, their kernels, the memory plan. */
+/* TN_ERR_USAGE for a phase or format that is none. The plain graph, the rules that fired and why others did not, the launches, their kernels, the memory plan. */
 TN_API tn_status tn_explain(const tn_session *session, const tn_explain_options *options, tn_sink out, tn_error *err);
 
 typedef enum tn_verify_what { TN_VERIFY_OPS, TN_VERIFY_RULES, TN_VERIFY_MODEL } tn_verify_what;

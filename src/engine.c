@@ -4,7 +4,19 @@
 
 #include "base/mem.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
+
+void tn_engine_log(const tn_model *m, tn_log_level level, const char *format, ...) {
+    if (!m->log) return;
+    char line[300];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    m->log(m->log_data, level, line);
+}
 
 /* ---- open ---- */
 
@@ -41,6 +53,9 @@ static tn_status fill_options(tn_session *s, const tn_session_options *options, 
     if ((int64_t)(o->n_ctx / TN_PAGE_TOKENS + 1) * o->n_seq > INT32_MAX)
         return tn_fail(err, TN_ERR_USAGE, "a session of %d x %d positions is beyond reason", o->n_seq, o->n_ctx);
     if (o->n_ubatch < o->n_seq) o->n_ubatch = o->n_seq;
+    if (o->n_ctx > s->model->hp.n_ctx_train)
+        tn_engine_log(s->model, TN_LOG_WARN, "a context of %d positions: the model was trained for %d", o->n_ctx,
+                      s->model->hp.n_ctx_train);
     s->fuse = tn_strndup(o->fuse ? o->fuse : "all", strlen(o->fuse ? o->fuse : "all"));
     o->fuse = s->fuse;
     return s->fuse ? TN_OK : tn_fail_memory(err);

@@ -18,6 +18,8 @@ struct tn_model {
     const tn_backend *backend;
     tn_device *device;
     uint64_t n_params, tensor_bytes;
+    void (*log)(void *data, tn_log_level level, const char *line); /* NULL: nobody listens */
+    void *log_data;
     double load_seconds;
 };
 
@@ -59,6 +61,9 @@ tn_status tn_engine_open_file(tn_model **model, tn_gguf **file, const tn_model_o
 /* Opens the device of a backend's name, as in tn_model_options. */
 tn_status tn_engine_open_device(const tn_backend **backend, tn_device **device, const char *name, int threads,
                                 tn_error *err);
+/* Tells the caller's log, if there is one. */
+void tn_engine_log(const tn_model *model, tn_log_level level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 /* The plan target of a device. */
 tn_plan_target tn_engine_target(const tn_backend *backend, const tn_device *device);
 /* Builds and plans the graph of a phase. */

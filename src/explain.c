@@ -166,7 +166,7 @@ static void text(tn_buf *b, const tn_session *s, const tn_plan *p, const tn_expl
     tn_buf_printf(b, "\nnorms fused: %d of %d\n", fused, norms);
     tn_buf_printf(b, "activations: %zu bytes in one arena, %zu without reuse; %d values in the place of another\n",
                   p->arena_bytes, p->naive_bytes, p->in_place);
-    tn_buf_printf(b, "weights read: %llu bytes a step\n", (unsigned long long)p->read_bytes);
+    tn_buf_printf(b, "weights read: %llu bytes of the file a token\n", (unsigned long long)p->read_bytes);
     tn_buf_printf(b, "plan hash: %016llx\n", (unsigned long long)p->hash);
 }
 
@@ -258,6 +258,8 @@ static void json(tn_buf *b, const tn_session *s, const tn_plan *p, const tn_expl
 tn_status tn_explain(const tn_session *s, const tn_explain_options *options, tn_sink out, tn_error *err) {
     static const tn_explain_options defaults = {0};
     const tn_explain_options *o = options ? options : &defaults;
+    if ((unsigned)o->phase >= TN_N_PHASES || (unsigned)o->format > TN_FORMAT_JSON)
+        return tn_fail(err, TN_ERR_USAGE, "explain: no such phase or format");
     const tn_plan *p = &s->plan[o->phase];
     tn_buf b = {0};
     switch (o->format) {

@@ -4,6 +4,7 @@
 #include "engine.h"
 
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,8 +16,7 @@ static const char *kv_type_name(tn_gguf_type t) {
 
 /* A string as text on one line: control characters and what is not ASCII-safe are left to the reader's terminal, line
  * breaks are not. */
-static void print_str(tn_buf *b, tn_str s, size_t most) {
-    tn_buf_char(b, '"');
+static void print_text(tn_buf *b, tn_str s, size_t most) {
     for (size_t i = 0; i < s.n && i < most; i++) {
         unsigned char c = (unsigned char)s.p[i];
         if (c == '\n')
@@ -26,7 +26,13 @@ static void print_str(tn_buf *b, tn_str s, size_t most) {
         else
             tn_buf_char(b, (char)c);
     }
-    tn_buf_str(b, s.n > most ? "\"..." : "\"");
+    if (s.n > most) tn_buf_str(b, "...");
+}
+
+static void print_str(tn_buf *b, tn_str s, size_t most) {
+    tn_buf_char(b, '"');
+    print_text(b, s, most);
+    tn_buf_char(b, '"');
 }
 
 static void print_value(tn_buf *b, const tn_gguf_kv *kv) {
@@ -82,25 +88,32 @@ static void text(tn_buf *b, const tn_gguf *g, const char *why_not) {
     tn_buf_printf(b, "runs here: %s%s\n\n", why_not ? "no: " : "yes", why_not ? why_not : "");
     for (size_t i = 0; i < tn_gguf_n_kv(g); i++) {
         const tn_gguf_kv *kv = tn_gguf_kv_at(g, i);
-        tn_buf_printf(b, "%-6s %.*s = ", kv_type_name(kv->type), (int)kv->key.n, kv->key.p);
+        tn_buf_printf(b, "%-6s ", kv_type_name(kv->type));
+        print_text(b, kv->key, 200);
+        tn_buf_str(b, " = ");
         print_value(b, kv);
         tn_buf_char(b, '\n');
     }
     tn_buf_char(b, '\n');
     for (size_t i = 0; i < tn_gguf_n_tensors(g); i++) {
         const tn_gguf_tensor *t = tn_gguf_tensor_at(g, i);
-        tn_buf_printf(b, "%-8s %12zu bytes  %s [", type_name(t->type), t->bytes, t->name);
+        tn_buf_printf(b, "%-8s %12zu bytes  ", type_name(t->type), t->bytes);
+        print_text(b, tn_str_of(t->name), 200);
+        tn_buf_str(b, " [");
         for (int d = 0; d < t->n_dims; d++) tn_buf_printf(b, "%s%lld", d ? ", " : "", (long long)t->ne[d]);
         tn_buf_str(b, "]\n");
     }
 }
 
+/* A string of the file; what is not UTF-8 is told, not lost. */
+static json_t *json_text(tn_str s) {
+    json_t *text = json_stringn(s.p, s.n);
+    return text ? text : json_string("(not UTF-8)");
+}
+
 static json_t *json_value(const tn_gguf_kv *kv) {
     switch (kv->type) {
-    case TN_GGUF_STR: {
-        json_t *s = json_stringn(kv->str.p, kv->str.n);
-        return s ? s : json_string("(not UTF-8)");
-    }
+    case TN_GGUF_STR: return json_text(kv->str);
     case TN_GGUF_BOOL: return json_boolean(kv->u);
     case TN_GGUF_F32:
     case TN_GGUF_F64: {
@@ -121,14 +134,18 @@ static bool json(tn_buf *b, const tn_gguf *g, const char *why_not) {
     json_t *metadata = json_object(), *tensors = json_array();
     for (size_t i = 0; i < tn_gguf_n_kv(g); i++) {
         const tn_gguf_kv *kv = tn_gguf_kv_at(g, i);
-        json_object_setn_new(metadata, kv->key.p, kv->key.n, json_value(kv));
+        char number[40];
+        snprintf(number, sizeof number, "(not UTF-8, key %zu)", i);
+        if (json_object_setn_new(metadata, kv->key.p, kv->key.n, json_value(kv)))
+            json_object_set_new(metadata, number, json_value(kv));
     }
     for (size_t i = 0; i < tn_gguf_n_tensors(g); i++) {
         const tn_gguf_tensor *t = tn_gguf_tensor_at(g, i);
         json_t *shape = json_array();
         for (int d = 0; d < t->n_dims; d++) json_array_append_new(shape, json_integer((json_int_t)t->ne[d]));
-        json_array_append_new(tensors, json_pack("{s:s, s:s, s:o, s:I}", "name", t->name, "type", type_name(t->type),
-                                                 "shape", shape, "bytes", (json_int_t)t->bytes));
+        json_array_append_new(tensors,
+                              json_pack("{s:o, s:s, s:o, s:I}", "name", json_text(tn_str_of(t->name)), "type",
+                                        type_name(t->type), "shape", shape, "bytes", (json_int_t)t->bytes));
     }
     json_t *j = json_pack("{s:i, s:I, s:b, s:s*, s:o, s:o}", "version", (int)tn_gguf_version(g), "bytes",
                           (json_int_t)tn_gguf_file_bytes(g), "runs", why_not == NULL, "why_not", why_not, "metadata",
@@ -167,6 +184,7 @@ tn_status tn_doctor(bool as_json, tn_sink out, tn_error *err) {
     json_t *list = json_array();
     for (int i = 0; tn_backend_at(i); i++) {
         const tn_backend *backend = tn_backend_at(i);
+        if (backend->hidden) continue;
         tn_device *device = NULL;
         tn_device_options options = {0};
         tn_error why = {0};

@@ -2,6 +2,7 @@
 #include "base/mem.h"
 #include "engine.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -54,9 +55,13 @@ tn_status tn_engine_open_device(const tn_backend **backend, tn_device **device, 
     const char *variant;
     *backend = tn_backend_find(name, &variant);
     if (!*backend) {
-        bool later = !strncmp(name, "webgpu", 6) || !strncmp(name, "cuda", 4);
-        return later ? tn_fail(err, TN_ERR_UNAVAILABLE, "this build has no %s backend", name)
-                     : tn_fail(err, TN_ERR_USAGE, "no backend is called '%s'", name);
+        char names[128] = "";
+        for (int i = 0; tn_backend_at(i); i++) {
+            const tn_backend *b = tn_backend_at(i);
+            size_t n = strlen(names);
+            if (!b->hidden) snprintf(names + n, sizeof names - n, "%s%s", n ? ", " : "", b->name);
+        }
+        return tn_fail(err, TN_ERR_USAGE, "no backend is called '%s'; there are: %s", name, names);
     }
     tn_device_options options = {.variant = variant, .threads = threads};
     return (*backend)->open(device, &options, err);
@@ -71,7 +76,10 @@ typedef struct loading {
 static void stored(void *data, int32_t weight, double share) {
     loading *l = data;
     if (weight >= 0) {
-        const tn_gguf_tensor *t = tn_gguf_tensor_find(l->m->file, l->m->weights.p[weight]->name);
+        char name[128]; /* a part of a tensor is called TENSOR:PART */
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(l->m->weights.p[weight]->name, ":"),
+                 l->m->weights.p[weight]->name);
+        const tn_gguf_tensor *t = tn_gguf_tensor_find(l->m->file, name);
         if (t) tn_gguf_drop_pages(l->m->file, t);
     }
     if (l->o->progress) l->o->progress(l->o->data, "loading weights", share);
@@ -113,14 +121,22 @@ tn_status tn_engine_open_file(tn_model **model, tn_gguf **file, const tn_model_o
         tn_gguf_close(file);
         return tn_fail_memory(err);
     }
+    const tn_model_options *o = options ? options : &defaults;
     m->file = *file;
     *file = NULL;
-    tn_status status = fill_model(m, options ? options : &defaults, err);
+    m->log = o->log;
+    m->log_data = o->data;
+    tn_status status = fill_model(m, o, err);
     if (status != TN_OK) {
         tn_model_close(&m);
         return status;
     }
     m->load_seconds = now() - start;
+    if (m->device)
+        tn_engine_log(m, TN_LOG_INFO, "%s on %s: %.1f MiB of weights", m->architecture,
+                      m->backend->caps(m->device)->description,
+                      (double)m->backend->weight_bytes(m->device) / (1 << 20));
+    if (!m->tokenizer) tn_engine_log(m, TN_LOG_INFO, "no vocabulary: %s", m->no_tokenizer.text);
     *model = m;
     return TN_OK;
 }

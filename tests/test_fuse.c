@@ -622,7 +622,8 @@ static void test_launches_of_a_layer(void **state) {
             if (!strcmp(log->name, "norm_matmuls")) assert_int_equal(log->fired, 2 * layers + 1);
         }
         tn_session_close(&s);
-        assert_int_equal(all.launches_decode, 5 * layers + 3); /* embedding, rope table, {norm, logits} */
+        assert_int_equal(all.launches_decode,
+                         5 * layers + 2); /* rope table, {norm, logits}; the embedding joins a norm */
         assert_int_equal(tn_session_open(&s, m, &(tn_session_options){.n_ctx = 64, .fuse = "none"}, &err), TN_OK);
         tn_session_get_info(s, &none);
         assert_int_equal(none.launches_decode, s->plan[TN_PHASE_DECODE].n_plain);

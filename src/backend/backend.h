@@ -58,6 +58,7 @@ typedef struct tn_step_input {
 
 typedef struct tn_backend {
     const char *name;
+    bool hidden; /* for tests: in no list of backends */
     tn_status (*open)(tn_device **device, const tn_device_options *options, tn_error *err);
     void (*close)(tn_device **device);
     const tn_caps *(*caps)(const tn_device *device);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 enum { MAX_RULES = 32 };
+_Static_assert(TN_KIND_LIMIT <= 64, "kinds are bits of a 64-bit set");
 
 typedef struct driver {
     tn_work w;
@@ -40,8 +41,8 @@ static tn_status unknown_rule(const driver *d, tn_str name, tn_error *err) {
         size_t n = strlen(list), left = sizeof list - n;
         if (strlen(d->rules[i]->name) + 3 < left) strcat(strcat(list, i ? ", " : ""), d->rules[i]->name);
     }
-    return tn_fail(err, TN_ERR_USAGE, "no fusion rule is called '%.*s'; there are: all, none, %s", (int)name.n,
-                   name.p, list);
+    return tn_fail(err, TN_ERR_USAGE, "no fusion rule is called '%.*s'; there are: %s (or 'all' or 'none' alone)",
+                   (int)name.n, name.p, list);
 }
 
 /* A list is either of rules to use or, each with a '-', of rules to leave out. */
@@ -240,6 +241,10 @@ tn_status tn_fuse(tn_partition *out, const tn_graph *g, const char *rules, tn_ke
     for (int32_t t = 0; t < tn_n_rule_tables; t++)
         for (int32_t r = 0; r < tn_rule_tables[t].n; r++) {
             const tn_rule *rule = &tn_rule_tables[t].rules[r];
+            if (d.n_rules == MAX_RULES) {
+                status = tn_fail(err, TN_ERR_INTERNAL, "fuse: more than %d rules", MAX_RULES);
+                goto done;
+            }
             out->log[d.n_rules] = (tn_rule_log){.name = rule->name, .formula = rule->formula};
             d.rules[d.n_rules++] = rule;
         }

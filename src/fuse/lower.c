@@ -2,34 +2,43 @@
 #include "base/mem.h"
 #include "fuse/launch.h"
 
-#include <string.h>
-
 static bool wants_int8(const tn_graph *g, const tn_node *n, uint64_t types) {
     if (tn_ops[n->op].class != TN_MATMUL || tn_shape_of(g, n->src[0])->dtype != TN_F32) return false;
     const tn_weight *w = tn_src_weight(g, n->src[1]);
     return w->n_in % 32 == 0 && types >> w->type & 1;
 }
 
+/* A value that has its int8 form already, in rows of `width`. */
+typedef struct done {
+    tn_src old;
+    int32_t width, node; /* of the new graph */
+} done;
+
 typedef struct pass {
     const tn_graph *from;
     tn_graph *to;
-    int32_t *map;      /* old node -> new node */
-    int32_t *quantize; /* old node -> its quantize node in the new graph, -1: none yet (whole values only) */
+    int32_t *map; /* old node -> new node */
+    done *done;   /* at most one for each node of the old graph */
+    int32_t n_done;
 } pass;
 
 /* The int8 form of a source, made where it is first wanted, in rows of `width` (a value may hold several). */
 static tn_src quantized(pass *p, tn_src old, tn_src now, int32_t width) {
     const tn_node *n = &p->from->nodes[old.node];
-    bool whole = old.first == 0 && old.cols == n->out[old.out].cols && old.out == 0;
-    int32_t rows = width == old.cols ? 0 : width, known = whole ? p->quantize[old.node] : -1;
-    if (known >= 0 && p->to->nodes[known].attr.head_dim == rows) return (tn_src){.node = known, .cols = old.cols};
-    const char *name = tn_arena_printf(&p->to->arena, "%s.q8", n->name);
+    int32_t same_node = 0;
+    for (int32_t i = 0; i < p->n_done; i++) {
+        const done *d = &p->done[i];
+        if (tn_src_same(d->old, old) && d->width == width) return (tn_src){.node = d->node, .cols = old.cols};
+        same_node += d->old.node == old.node; /* another slice or width: a name of its own */
+    }
+    const char *name = same_node ? tn_arena_printf(&p->to->arena, "%s.q8_%d", n->name, same_node + 1)
+                                 : tn_arena_printf(&p->to->arena, "%s.q8", n->name);
     p->to->layer = -1; /* the name has its layer already */
     tn_src q = tn_g_quantize(p->to, now, name);
     if (p->to->failed) return now;
     p->to->nodes[q.node].layer = n->layer;
-    p->to->nodes[q.node].attr.head_dim = rows;
-    if (whole) p->quantize[old.node] = q.node;
+    p->to->nodes[q.node].attr.head_dim = width == old.cols ? 0 : width;
+    p->done[p->n_done++] = (done){old, width, q.node};
     return q;
 }
 
@@ -50,17 +59,17 @@ tn_status tn_lower_quantize(tn_graph *out, const tn_graph *g, uint64_t int8_type
     out->arena = (tn_arena){0};
     out->nodes = NULL;
     out->n = out->cap = 0;
-    size_t bytes = (size_t)g->n * sizeof(int32_t);
-    pass p = {.from = g, .to = out, .map = tn_alloc(bytes), .quantize = tn_alloc(bytes)};
-    bool ok = p.map && p.quantize;
-    if (ok) memset(p.quantize, -1, bytes);
+    pass p = {.from = g, .to = out};
+    p.map = tn_alloc_zero((size_t)g->n, sizeof *p.map);
+    p.done = tn_alloc_zero((size_t)g->n, sizeof *p.done);
+    bool ok = p.map && p.done;
     for (int32_t i = 0; ok && i < g->n; i++) {
         copy_node(&p, i, int8_types);
         ok = !out->failed;
     }
     if (ok) out->output = p.map[g->output];
     tn_free(p.map);
-    tn_free(p.quantize);
+    tn_free(p.done);
     if (ok) return TN_OK;
     tn_graph_free(out);
     return tn_fail_memory(err);

@@ -61,7 +61,7 @@ static const tn_rule norm[] = {
     {"row_append", "z = m + b, m * b, factor * m, int8(m) (post-norms, gated norms, sums of experts)",
      {{'M', ANY_ROW, ""}, {'Z', ELEMENT | IS(QUANTIZE), "MB"}}, TN_KIND_ROW, .out = "M"},
     {"row_chain", "a row's norm after a row's norm",
-     {{'M', ANY_ROW, ""}, {'Z', KIND(ROW), "M"}}, TN_KIND_ROW, .out = "M"},
+     {{'M', ANY_ROW, ""}, {'Z', KIND(ROW), "M"}}, TN_KIND_ROW, .out = "M", .needs = "norm"},
     {"route", "weights, ids = top_k(softmax(x))",
      {{'P', IS(SOFTMAX), "X"}, {'K', IS(TOP_K), "P"}}, TN_KIND_ROUTE},
 };
@@ -84,7 +84,7 @@ static const tn_rule join[] = {
      {{'A', IS(L2_NORM), "Q", TN_OPT}, {'B', IS(L2_NORM), "K", TN_OPT}, {'Y', IS(GATED_DELTA_NET), "SABVGE"}},
      TN_KIND_SCAN},
     {"scan_norm", "z = norm(gated_delta_net(...)) * gate",
-     {{'Y', IS(GATED_DELTA_NET) | KIND(SCAN), ""}, {'Z', KIND(ROW), "Y"}}, TN_KIND_SCAN},
+     {{'Y', IS(GATED_DELTA_NET) | KIND(SCAN), ""}, {'Z', KIND(ROW), "Y"}}, TN_KIND_SCAN, .needs = "norm"},
     {"norm_matmuls", "y_i = norm(h) w_i^T ...",
      {{'M', KIND(ROW), ""}, {'Y', ANY_MATMUL, "M"}}, TN_KIND_NORM_MATMULS, .out = "M", .needs = "norm"},
 };

@@ -14,7 +14,8 @@ static const char *check_op(const tn_graph *g, const tn_node *n, int32_t id) {
     if (!n->name || !n->name[0]) return "no name";
     const tn_op_info *op = &tn_ops[n->op];
     if (n->n_src < op->min_src || n->n_src > op->max_src) return "wrong number of sources";
-    if (n->n_out < 1 || n->n_out > TN_MAX_OUT) return "wrong number of outputs";
+    bool two = n->op == TN_OP_TOP_K || n->op == TN_OP_CONV1D || n->op == TN_OP_GATED_DELTA_NET;
+    if (n->n_out != 1 + two) return "wrong number of outputs";
     return NULL;
 }
 
@@ -126,15 +127,26 @@ static const char *check_recurrent(const tn_graph *g, const tn_node *n, int32_t 
     return n->src[4].cols != a->n_head || n->src[5].cols != a->n_head ? "not a gate for each head" : NULL;
 }
 
-/* A state value is consumed by one write: nothing may write the old one again. */
+static bool writes_state(const tn_node *n) {
+    return !tn_is_leaf(n) && n->out[n->n_out - 1].dtype == TN_DTYPE_STATE;
+}
+
+/* A state value is consumed by one write: after it nothing may read or write the old one. */
 static const char *check_replaced(const tn_graph *g, const tn_node *n, int32_t id) {
-    if (tn_is_leaf(n) || n->out[n->n_out - 1].dtype != TN_DTYPE_STATE) return NULL;
-    for (int32_t i = 0; i < id; i++) {
-        const tn_node *m = &g->nodes[i];
-        bool writes = !tn_is_leaf(m) && m->out[m->n_out - 1].dtype == TN_DTYPE_STATE;
-        if (writes && tn_src_same(m->src[0], n->src[0])) return "writes a state that was already replaced";
-    }
+    if (!writes_state(n) && n->op != TN_OP_ATTENTION) return NULL;
+    tn_src state = n->src[n->op == TN_OP_ATTENTION ? 1 : 0];
+    for (int32_t i = 0; i < id; i++)
+        if (writes_state(&g->nodes[i]) && tn_src_same(g->nodes[i].src[0], state))
+            return "uses a state that was already replaced";
     return NULL;
+}
+
+/* Rows are looked up in a weight. */
+static const char *check_embed(const tn_graph *g, const tn_node *n, int32_t id) {
+    (void)id;
+    if (n->op != TN_OP_EMBED) return NULL;
+    if (!tn_src_weight(g, n->src[1])) return "the table is not a weight";
+    return tn_shape_of(g, n->src[0])->dtype != TN_I32 ? "the first operand is not token ids" : NULL;
 }
 
 static const char *check_state(const tn_graph *g, const tn_node *n, int32_t id) {
@@ -156,9 +168,9 @@ static const char *check_state(const tn_graph *g, const tn_node *n, int32_t id) 
     return NULL;
 }
 
-static check_fn *const checks[] = {check_op,        check_sources, check_shape,   check_rows,
-                                   check_binary,    check_heads,   check_matmul,  check_experts,
-                                   check_recurrent, check_state,   check_replaced};
+static check_fn *const checks[] = {check_op,        check_sources, check_shape,    check_rows,
+                                   check_binary,    check_heads,   check_matmul,   check_experts,
+                                   check_recurrent, check_state,   check_replaced, check_embed};
 
 tn_status tn_graph_verify(const tn_graph *g, tn_error *err) {
     if (g->failed) return tn_fail_memory(err);

@@ -35,6 +35,7 @@ const char *tn_arch_names(void) {
 
 /* ---- hyper-parameters ---- */
 
+enum { MAX_LAYERS = 512 };     /* planning is quadratic in it; the deepest models have some 130 */
 enum { MAX_HPARAM = 1 << 24 }; /* far beyond any model; keeps products of two inside 64 bits */
 
 static const char *full_key(char *buf, size_t n, const char *arch, const char *suffix) {
@@ -160,7 +161,8 @@ tn_status tn_hp_common(tn_hparams *hp, const tn_gguf *g, const char *arch, tn_er
     }
     tn_status status = tn_hp_f32(g, arch, "attention.layer_norm_rms_epsilon", &hp->eps, err);
     if (status != TN_OK) return status;
-    if (hp->n_layer > 512) return tn_fail(err, TN_ERR_INPUT, "%s.block_count is %d: out of range", arch, hp->n_layer);
+    if (hp->n_layer > MAX_LAYERS)
+        return tn_fail(err, TN_ERR_INPUT, "%s.block_count is %d: out of range", arch, hp->n_layer);
     tn_hp_u32_opt(g, arch, "feed_forward_length", &hp->n_ff); /* absent where layers differ or are all experts */
     hp->n_kv = hp->n_head;
     tn_hp_u32_opt(g, arch, "attention.head_count_kv", &hp->n_kv);

@@ -82,13 +82,16 @@ static const char *classify_matmuls(const tn_graph *g, const int32_t *nodes, int
         if (core) product = node->op, ids = node->src[2];
         if (core && depends) return "a matmul reads another one's result";
         s->role[i] = core ? TN_CORE : depends ? TN_AFTER : TN_BEFORE;
+        if (s->role[i] == TN_BEFORE && node->n_out > 1) return "an op of several results before the matmul";
         if (s->role[i] == TN_BEFORE && !limits->has_row_op(node->op))
             return "no row kernel for an op before the matmul";
         if (s->role[i] == TN_BEFORE && tn_ops[node->op].class == TN_STATE) return "a state written before the matmul";
         const char *why = s->role[i] == TN_AFTER ? check_after(g, nodes, n, s, i) : NULL;
         if (why) return why;
     }
-    if (s->role[0] == TN_BEFORE && s->max_rows > limits->max_rows_before)
+    bool before = false;
+    for (int32_t i = 0; i < n; i++) before |= s->role[i] == TN_BEFORE;
+    if (before && s->max_rows > limits->max_rows_before)
         return "too many rows for every worker to do the norm by itself: it runs once, before";
     for (int32_t i = 0; i < n; i++)
         if (s->role[i] != TN_BEFORE) join_parts(g, nodes, n, s, i);

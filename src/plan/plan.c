@@ -51,10 +51,13 @@ static tn_status hash_plan(tn_plan *p, tn_error *err) {
         tn_buf_printf(&b, "%s:", p->kernel[l]);
         for (int32_t i = 0; i < p->partition.launch[l].n; i++) {
             int32_t id = p->partition.launch[l].nodes[i];
-            tn_buf_printf(&b, " %d@%lld", id, (long long)p->offset[id * TN_MAX_OUT]);
+            tn_buf_printf(&b, " %d", id);
+            for (int32_t o = 0; o < p->graph.nodes[id].n_out; o++)
+                tn_buf_printf(&b, "@%lld", (long long)p->offset[id * TN_MAX_OUT + o]);
         }
         tn_buf_char(&b, '\n');
     }
+    tn_buf_printf(&b, "%zu %d %d", p->arena_bytes, p->graph.max_tokens, p->graph.max_outputs);
     p->hash = UINT64_C(0xcbf29ce484222325);
     for (size_t i = 0; i < b.n; i++) p->hash = (p->hash ^ (unsigned char)b.p[i]) * UINT64_C(0x100000001b3);
     bool failed = b.failed;

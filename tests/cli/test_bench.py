@@ -59,8 +59,19 @@ class Bench(base.Case):
             for key in ("n_prompt", "n_gen", "model_n_params", "plan_hash", "launches", "fuse", "type_k"):
                 self.assertEqual(row[key], str(line[key]))
 
-    def test_nothing_to_do(self):
-        self.assertEqual(json.loads(self.bench("-p", "0", "-n", "0", "-o", "json")), [])
+    def test_nothing_to_measure(self):
+        for form in ("md", "csv", "json", "jsonl"):
+            self.bad(base.USAGE, "bench", "-m", self.model, "-p", "0,0", "-n", "0", "-o", form, says="nothing to measure")
+
+    def test_no_table_before_its_first_row(self):
+        for form in ("md", "csv", "json", "jsonl"):
+            self.bad(base.INPUT, "bench", "-m", self.path("nowhere.gguf"), "-o", form, says="nowhere.gguf")
+
+    def test_rows_before_an_error_are_whole(self):
+        code, out, _ = self.tenon("bench", "-m", f"{self.model},{self.path('nowhere.gguf')}", "-p", "4", "-n", "0", "-r", "1",
+                                  "-o", "json")
+        self.assertEqual(code, base.INPUT)
+        self.assertEqual([r["n_prompt"] for r in json.loads(out)], [4])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 import os
 import pty
 import select
+import termios
 import time
 
 import base
@@ -89,14 +90,59 @@ class Chat(base.Case):
         t.wait_for("hello")
         time.sleep(0.5)
         t.type(CTRL_C)
-        t.wait_for("> ")
+        answer = t.wait_for("> ")
+        self.assertNotIn("^C", answer)
+        self.assertTrue(answer.endswith("\r\n"), answer[-20:])
         t.type(CTRL_D)
         self.left(t)
 
-    def test_full_context(self):
-        t = self.chat("-c", "40", "--ignore-eos")
+    def test_the_terminal_is_left_as_it_was(self):
+        t = self.chat("-n", "4")
         t.type("hello\n")
-        self.assertIn("context", self.left(t))
+        t.wait_for("hello")
+        t.wait_for("> ")
+        t.type(CTRL_D)
+        self.left(t)
+        self.assertTrue(termios.tcgetattr(t.fd)[3] & termios.ECHO)
+
+    def test_full_context(self):
+        """An answer fills the context; what follows knows nothing of it, and no timings are told."""
+        t = self.chat("-c", "40", "--ignore-eos")
+        answers = []
+        for _ in range(2):
+            t.type("hello\n")
+            t.wait_for("hello")
+            answers.append(t.wait_for("The context of 40 tokens is full"))
+            self.assertIn("a fresh conversation", t.wait_for("> "))
+        self.assertEqual(answers[0], answers[1])
+        t.type(CTRL_D)
+        self.assertNotIn("eval time", "".join(answers) + self.left(t))
+
+    def test_conversation_outgrows_the_context(self):
+        """The last message is answered in a fresh conversation; one that is too long alone is refused."""
+        t = self.chat("-c", "60", "-n", "1", "--ignore-eos")
+        t.type("hello hello hello\n")
+        t.wait_for("> ")
+        t.type("hello hello hello" + " x" * 8 + "\n")
+        t.wait_for("The context of 60 tokens is full")
+        self.assertIn("a fresh conversation", t.wait_for("> "))
+        t.type("y " * 70 + "\n")
+        t.wait_for("too long")
+        t.wait_for("> ")
+        t.type("hello\n")
+        t.wait_for("hello")
+        self.assertNotIn("context", t.wait_for("> "))
+        t.type(CTRL_D)
+        self.left(t)
+
+    def test_timings_on_demand(self):
+        for words, told in ((["-v"], True), ([], False)):
+            t = self.chat("-n", "4", "--ignore-eos", *words)
+            t.type("hello\n")
+            t.wait_for("hello")
+            self.assertEqual("eval time" in t.wait_for("> "), told)
+            t.type(CTRL_D)
+            self.left(t)
 
     def test_usage(self):
         for words in (["--json"], ["--raw"]):

@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+_Static_assert((int)TN_PAGE == (int)TN_PAGE_TOKENS, "pages of the kernels and of the engine");
+
 enum { ATTEND_BLOCK = 16, ALIGN = 64 };
 
 /* The launch being compiled. */

@@ -1,9 +1,10 @@
-/* The CPU backend's own types. A program is an array of calls: each launch of the plan becomes calls of the same kernels in one
- * of the three forms, so that a value has the same bits in whatever launch it is computed:
+/* The CPU backend's own types. A program is an array of calls: each launch of the plan becomes calls of the same kernels in
+ * one of four forms, so that a value has the same bits in whatever launch it is computed:
  *   rows     every thread takes some rows and runs the launch's ops on each
  *   matmuls  every thread takes some columns; row ops before the products are done by each thread for itself (cheaper than
  *            a barrier, for few rows); element ops after them work on tiles still in cache
- *   attend   every thread takes some (tokens, kv head) pairs */
+ *   attend   every thread takes some (tokens, kv head) pairs
+ *   scan     every thread takes some (sequence, head or channels) pairs and goes through the sequence's tokens */
 #ifndef TN_CPU_H
 #define TN_CPU_H
 

@@ -159,14 +159,14 @@ static tn_status put_weights(tn_device *d, const tn_weight *const *weights, int3
     for (int32_t i = 0; i < n; i++) total += packed_size(d, weights[i]);
     d->weights = tn_alloc_zero((size_t)n, sizeof *d->weights);
     d->packed = total ? tn_alloc_pages(total) : NULL;
+    d->packed_bytes = d->packed ? total : 0;
     if (!d->weights || (total && !d->packed))
         return tn_fail(err, TN_ERR_RESOURCES, "out of memory: the weights need %.1f MiB", (double)total / (1 << 20));
-    d->packed_bytes = total;
     d->n_weights = n;
     tn_status status = TN_OK;
     for (int32_t i = 0; i < n && status == TN_OK; i++) {
         size_t size = packed_size(d, weights[i]);
-        status = put_weight(d, &d->weights[i], weights[i], d->packed + at, err);
+        status = put_weight(d, &d->weights[i], weights[i], size ? d->packed + at : NULL, err);
         at += size;
         if (status == TN_OK && done) done(data, size ? i : -1, total ? (double)at / (double)total : 1.0);
     }

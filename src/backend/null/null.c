@@ -98,6 +98,7 @@ static tn_status null_run(tn_program *program, const tn_step_input *step, const 
 
 const tn_backend tn_backend_null = {
     .name = "null",
+    .hidden = true,
     .open = null_open,
     .close = null_close,
     .caps = null_caps,

@@ -30,14 +30,16 @@ static access access_of(tn_kv_type type, int32_t k_dim, int32_t ku, int32_t vu) 
         a.add = tn_textf("sums[k][0] += e * halves4(v.xy); sums[k][1] += e * halves4(v.zw);");
         break;
     case TN_KV_Q8_0:
-        a.dot = tn_textf("let at = base * 4u + %du + (u >> 1u) * 64u + p %% 64u; let q = %s; "
-                         "d += bitcast<f32>(kv[at >> 2u][at & 3u]) * (dot(query[q], unpack(k.x)) + dot(query[q + 1u], "
-                         "unpack(k.y)) + dot(query[q + 2u], unpack(k.z)) + dot(query[q + 3u], unpack(k.w)));",
-                         scales, q.s);
+        a.dot =
+            tn_textf("let at = base * 4u + %du + (u >> 1u) * 64u + p %% 64u; let q = %s; "
+                     "d += bitcast<f32>(kv[at >> 2u][at & 3u]) * (dot(query[q], unpack(k.x)) + dot(query[q + 1u], "
+                     "unpack(k.y)) + dot(query[q + 2u], unpack(k.z)) + dot(query[q + 3u], unpack(k.w)));",
+                     scales, q.s);
         a.scale = tn_textf("let at = base * 4u + %du + p %% 64u * %du + (unit >> 1u); "
                            "let scale = bitcast<f32>(kv[at >> 2u][at & 3u]);",
                            scales + ku / 2 * TN_PAGE_TOKENS, vu / 2);
-        a.add = tn_textf("sums[k][0] += e * scale * unpack(v.x); sums[k][1] += e * scale * unpack(v.y); sums[k][2] += e * scale * unpack(v.z); sums[k][3] += e * scale * unpack(v.w);");
+        a.add = tn_textf("sums[k][0] += e * scale * unpack(v.x); sums[k][1] += e * scale * unpack(v.y); sums[k][2] "
+                         "+= e * scale * unpack(v.z); sums[k][3] += e * scale * unpack(v.w);");
         break;
     }
     return a;
@@ -48,7 +50,8 @@ static void unrolled(tn_buf *dots, tn_buf *values, const access *how, int32_t un
                      int32_t v_team, int32_t heads) {
     for (int32_t k = 0; k < unroll; k++)
         tn_buf_printf(dots, "let k%d = kv[base + (u0 + %du) * 64u + p %% 64u];\n", k, k);
-    for (int32_t k = 0; k < unroll; k++) tn_buf_printf(dots, "{ let u = u0 + %du; let k = k%d; %s }\n", k, k, how->dot.s);
+    for (int32_t k = 0; k < unroll; k++)
+        tn_buf_printf(dots, "{ let u = u0 + %du; let k = k%d; %s }\n", k, k, how->dot.s);
     for (int32_t k = 0; k < 4; k++)
         tn_buf_printf(values,
                       "let p%d = min(p0 + %du * (WG / %du), last - 1u);\n"
@@ -86,17 +89,17 @@ static void emit_core(tn_emit *e, int32_t i) {
     tn_buf dots = {0}, values = {0};
     int32_t unroll = ku % 8 == 0 ? 8 : ku % 4 == 0 ? 4 : ku % 2 == 0 ? 2 : 1;
     unrolled(&dots, &values, &how, unroll, ku, vu, v_team, heads);
-    tn_emit_piece(
-        e, &e->body, "attend", "POS", NUM(e->step.pos), "PAGES_AT", NUM(e->step.pages_at), "SEEN",
-        a->window ? tn_textf("select(0u, position - %du, position > %du)", a->window - 1, a->window - 1).s : "0u",
-        "GROUP", NUM(group), "K_DIM", NUM(a->head_dim), "V_DIM", NUM(a->v_dim), "Q", tn_emit_load(e, n, 0, "c", false).s,
-        "HEADS", NUM(heads), "VECS", NUM(dims / 4), "TILE", NUM(TILE), "N_KV", NUM(a->n_kv), "SIZE",
-        NUM(tn_webgpu_kv_size(e->kv_type, a->head_dim, a->v_dim)), "K_UNITS", NUM(ku), "V_UNITS", NUM(vu), "V_TEAM",
-        NUM(v_team), "V_DIMS", NUM(dims), "TEAM", NUM(e->wg / heads), "UNROLL", NUM(unroll), "DOTS",
-        dots.p ? dots.p : "", "SCORE",
-        cap != 0 ? tn_textf("%.9e * tanh(clamp(d * %.9e, -12.0, 12.0))", cap, scale / cap).s
-                 : tn_textf("d * %.9e", scale).s,
-        "VALUES", values.p ? values.p : "", "STORE", tn_emit_store(e, i, "c", "y", false).s, NULL);
+    tn_emit_piece(e, &e->body, "attend", "POS", NUM(e->step.pos), "PAGES_AT", NUM(e->step.pages_at), "SEEN",
+                  a->window ? tn_textf("select(0u, position - %du, position > %du)", a->window - 1, a->window - 1).s
+                            : "0u",
+                  "GROUP", NUM(group), "K_DIM", NUM(a->head_dim), "V_DIM", NUM(a->v_dim), "Q",
+                  tn_emit_load(e, n, 0, "c", false).s, "HEADS", NUM(heads), "VECS", NUM(dims / 4), "TILE", NUM(TILE),
+                  "N_KV", NUM(a->n_kv), "SIZE", NUM(tn_webgpu_kv_size(e->kv_type, a->head_dim, a->v_dim)), "K_UNITS",
+                  NUM(ku), "V_UNITS", NUM(vu), "V_TEAM", NUM(v_team), "V_DIMS", NUM(dims), "TEAM", NUM(e->wg / heads),
+                  "UNROLL", NUM(unroll), "DOTS", dots.p ? dots.p : "", "SCORE",
+                  cap != 0 ? tn_textf("%.9e * tanh(clamp(d * %.9e, -12.0, 12.0))", cap, scale / cap).s
+                           : tn_textf("d * %.9e", scale).s,
+                  "VALUES", values.p ? values.p : "", "STORE", tn_emit_store(e, i, "c", "y", false).s, NULL);
     e->body.failed |= dots.failed || values.failed;
     tn_buf_free(&dots);
     tn_buf_free(&values);

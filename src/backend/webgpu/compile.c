@@ -107,14 +107,15 @@ static tn_status make_buffers(maker *m, tn_error *err) {
     p->readback_bytes = p->logits_row * (uint64_t)tn_shape_max_rows(&p->plan->graph, &output->out[0]);
     p->words = tn_alloc_zero((size_t)p->layout.words, sizeof *p->words);
     if (!p->words) return tn_fail_memory(err);
-    tn_status status = tn_webgpu_buffer(d, &p->step, (uint64_t)p->layout.words * 4,
-                                        WGPUBufferUsage_Storage | WGPUBufferUsage_CopyDst, "the inputs of a step", err);
+    tn_status status =
+        tn_webgpu_buffer(d, &p->step, (uint64_t)p->layout.words * 4,
+                         WGPUBufferUsage_Storage | WGPUBufferUsage_CopyDst, "the inputs of a step", err);
     if (status == TN_OK)
         status = tn_webgpu_buffer(d, &p->numbers, m->numbers.n, WGPUBufferUsage_Uniform | WGPUBufferUsage_CopyDst,
                                   "the numbers of a program", err);
     if (status == TN_OK)
-        status = tn_webgpu_buffer(d, &p->readback, p->readback_bytes, WGPUBufferUsage_MapRead | WGPUBufferUsage_CopyDst,
-                                  "logits", err);
+        status = tn_webgpu_buffer(d, &p->readback, p->readback_bytes,
+                                  WGPUBufferUsage_MapRead | WGPUBufferUsage_CopyDst, "logits", err);
     if (status != TN_OK) return status;
     d->lib.QueueWriteBuffer(d->queue, p->numbers, 0, m->numbers.p, m->numbers.n);
     return tn_webgpu_check(d, "writing a program's numbers", err);

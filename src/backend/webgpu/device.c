@@ -136,9 +136,10 @@ static tn_status open_adapter(tn_device *d, tn_error *err) {
     while (!r.done) tn_webgpu_poll(&d->lib, d->instance, NULL, true);
     d->adapter = r.result;
     if (d->adapter) return TN_OK;
-    return tn_fail(err, TN_ERR_UNAVAILABLE,
-                   "webgpu: no GPU was found (%.200s); a Vulkan driver is needed, mesa-vulkan-drivers has one in software",
-                   r.text);
+    return tn_fail(
+        err, TN_ERR_UNAVAILABLE,
+        "webgpu: no GPU was found (%.200s); a Vulkan driver is needed, mesa-vulkan-drivers has one in software",
+        r.text);
 }
 
 /* What a variant leaves switched on: d->f16, *subgroups. */
@@ -167,8 +168,8 @@ static tn_status choose_features(tn_device *d, const char *variant, bool *subgro
         *subgroups = variants[i].subgroups;
         return TN_OK;
     }
-    return tn_fail(err, TN_ERR_USAGE, "the webgpu backend has no variant '%.40s'; there are: none, f16, subgroups, both",
-                   variant);
+    return tn_fail(err, TN_ERR_USAGE,
+                   "the webgpu backend has no variant '%.40s'; there are: none, f16, subgroups, both", variant);
 }
 
 /* More than the default where the adapter has it. What we do not use stays at 'whatever'. */
@@ -261,14 +262,15 @@ static uint64_t weight_bytes(const tn_device *d) {
 static size_t state_bytes(const tn_device *d, const tn_state_desc *s, const tn_memory_desc *desc) {
     (void)d;
     if (s->size) return (size_t)s->size * 4 * (size_t)desc->n_seq;
-    return (size_t)desc->n_pages * (size_t)s->n_kv * (size_t)tn_webgpu_kv_size(desc->kv_type, s->k_dim, s->v_dim) * 16;
+    return (size_t)desc->n_pages * (size_t)s->n_kv * (size_t)tn_webgpu_kv_size(desc->kv_type, s->k_dim, s->v_dim) *
+           16;
 }
 
 /* A buffer that shaders see whole. */
 static tn_status bound_buffer(tn_device *d, WGPUBuffer *buffer, uint64_t bytes, const char *what, tn_error *err) {
     if (bytes > d->max_binding)
-        return tn_fail(err, TN_ERR_RESOURCES, "webgpu: %s need %.1f MiB; a shader of this device sees %.1f at once", what,
-                       (double)bytes / (1 << 20), (double)d->max_binding / (1 << 20));
+        return tn_fail(err, TN_ERR_RESOURCES, "webgpu: %s need %.1f MiB; a shader of this device sees %.1f at once",
+                       what, (double)bytes / (1 << 20), (double)d->max_binding / (1 << 20));
     return tn_webgpu_buffer(d, buffer, bytes,
                             WGPUBufferUsage_Storage | WGPUBufferUsage_CopySrc | WGPUBufferUsage_CopyDst, what, err);
 }

@@ -113,8 +113,8 @@ static void make_windows(tn_emit *e) {
             if (!is_weight(e, tn_emit_node(e, i), k) || tn_emit_node(e, i)->op == TN_OP_ROPE_TABLE) continue;
             const tn_webgpu_segment *s = segment_of(e, tn_emit_node(e, i)->src[k]);
             int32_t at = n++;
-            for (; at > 0 && (all[at - 1]->slab > s->slab ||
-                              (all[at - 1]->slab == s->slab && all[at - 1]->offset > s->offset));
+            for (; at > 0 &&
+                   (all[at - 1]->slab > s->slab || (all[at - 1]->slab == s->slab && all[at - 1]->offset > s->offset));
                  at--)
                 all[at] = all[at - 1];
             all[at] = s;
@@ -190,8 +190,9 @@ const tn_webgpu_weight *tn_emit_weight(tn_emit *e, int32_t id, tn_src src) {
     uint64_t at = w ? s->offset - e->window[win].offset : 0;
     need_type(e, t);
     tn_buf *b = &e->head;
-    tn_buf_printf(b, "fn load_%d(row: u32, block: u32) -> Raw_%s {\n    let i = row * %du + block;\n    var r: Raw_%s;\n",
-                  id, t->name, blocks, t->name);
+    tn_buf_printf(
+        b, "fn load_%d(row: u32, block: u32) -> Raw_%s {\n    let i = row * %du + block;\n    var r: Raw_%s;\n", id,
+        t->name, blocks, t->name);
     tn_text quants = tn_emit_number(e, (uint32_t)((at + s->plane[0]) / 16));
     if (t->quants == 2)
         tn_buf_printf(b, "    let q = w%d[%s + (i >> 1u)];\n    r.q[0] = select(q, q.zwxy, (i & 1u) == 1u);\n", win,
@@ -304,11 +305,10 @@ static void assemble(tn_emit *e, tn_buf *text) {
     tn_buf_str(text, e->d->enable ? e->d->enable : "");
     tn_emit_piece(e, text, e->vec == 4 ? "access4" : "access1", NULL);
     tn_emit_piece(e, text, "common", "UNIT", e->vec == 4 ? "vec4<u32>" : "u32", "NUMBERS",
-                  NUM((e->n_numbers + 3) / 4 + (e->n_numbers == 0)), "WG", NUM(e->wg), "VEC", NUM(e->vec),
-                  "SHARED", NUM((e->shared + 3) / e->vec + 1), NULL);
+                  NUM((e->n_numbers + 3) / 4 + (e->n_numbers == 0)), "WG", NUM(e->wg), "VEC", NUM(e->vec), "SHARED",
+                  NUM((e->shared + 3) / e->vec + 1), NULL);
     tn_emit_piece(e, text, "element", "V", "V", "S", "", NULL);
-    if (e->vec == 4 && e->form.kind == TN_FORM_MATMULS)
-        tn_emit_piece(e, text, "element", "V", "f32", "S", "1", NULL);
+    if (e->vec == 4 && e->form.kind == TN_FORM_MATMULS) tn_emit_piece(e, text, "element", "V", "f32", "S", "1", NULL);
     tn_buf_printf(text, "var<workgroup> red: array<f32, %d>;\n", e->wg);
     if (e->q_words)
         tn_buf_printf(text, "var<workgroup> wq: array<vec4<u32>, %d>;\nvar<workgroup> wd: array<vec2<u32>, %d>;\n",
@@ -338,16 +338,16 @@ static void assemble(tn_emit *e, tn_buf *text) {
 }
 
 static void check_memory(tn_emit *e) {
-    size_t bytes = ((size_t)e->shared + 8 + e->wg) * 4 + (size_t)e->q_words * 4 +
-                   (size_t)e->q_words + (size_t)e->extra_bytes;
+    size_t bytes =
+        ((size_t)e->shared + 8 + e->wg) * 4 + (size_t)e->q_words * 4 + (size_t)e->q_words + (size_t)e->extra_bytes;
     if (!e->why && bytes > e->d->limits.maxComputeWorkgroupStorageSize)
         e->why = "what a workgroup keeps of its rows does not fit into its memory";
 }
 
 bool tn_webgpu_emit(tn_emit *e, tn_buf *text) {
     for (int32_t i = 0; i < e->n; i++)
-        e->value[i] = (tn_webgpu_value){
-            .stored = e->plan && e->plan->offset[e->nodes[i] * TN_MAX_OUT] >= 0, .buffer = -1};
+        e->value[i] =
+            (tn_webgpu_value){.stored = e->plan && e->plan->offset[e->nodes[i] * TN_MAX_OUT] >= 0, .buffer = -1};
     const tn_node *first = tn_emit_node(e, 0), *last = tn_emit_node(e, e->n - 1);
     const tn_shape *shape = first->op == TN_OP_KV_WRITE && e->n == 1 ? tn_shape_of(e->g, first->src[1])
                             : last->out[0].dtype == TN_DTYPE_STATE   ? &first->out[0]

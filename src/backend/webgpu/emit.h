@@ -59,21 +59,21 @@ typedef struct tn_emit {
     int32_t n_numbers;
     tn_webgpu_window window[TN_WEBGPU_MAX_WINDOWS];
     int32_t n_windows;
-    int32_t state; /* the cache it binds; -1: none */
-    int32_t wg;    /* invocations in a workgroup */
-    int32_t vec;   /* words read at once: 4 or 1 */
-    int32_t shared; /* floats of workgroup memory */
-    int32_t q_words; /* words of int8 rows kept there */
+    int32_t state;       /* the cache it binds; -1: none */
+    int32_t wg;          /* invocations in a workgroup */
+    int32_t vec;         /* words read at once: 4 or 1 */
+    int32_t shared;      /* floats of workgroup memory */
+    int32_t q_words;     /* words of int8 rows kept there */
     int32_t extra_bytes; /* of what cores declare for themselves */
-    uint32_t teams; /* sizes (powers of two) of the reductions used, as bits */
+    uint32_t teams;      /* sizes (powers of two) of the reductions used, as bits */
     uint64_t types_used;
     bool int8, halves;
 
     tn_webgpu_value value[TN_FORM_MAX_NODES];
     /* how row ops are to be written here */
-    int32_t parts;      /* columns are cut into this many: heads of the cache; 1: whole rows */
-    bool rows_apart;    /* matmuls: nothing stored is read back, stores are the first workgroup's */
-    int32_t rows_held;  /* rows whose wanted values are kept at once */
+    int32_t parts;     /* columns are cut into this many: heads of the cache; 1: whole rows */
+    bool rows_apart;   /* matmuls: nothing stored is read back, stores are the first workgroup's */
+    int32_t rows_held; /* rows whose wanted values are kept at once */
     /* the dispatch */
     tn_rows rows;
     int32_t fixed_rows, rows_per_y;

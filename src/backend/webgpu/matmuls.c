@@ -13,7 +13,7 @@ typedef struct part {
     int32_t cols;                          /* of the segment */
     int32_t per_group;                     /* columns of a workgroup */
     int32_t first, last;                   /* workgroups */
-    int32_t quantized; /* results that are quantized */
+    int32_t quantized;                     /* results that are quantized */
 } part;
 
 /* How the work is cut. */
@@ -22,7 +22,7 @@ typedef struct cut {
     int32_t team;
     int32_t rows, passes; /* of a weight, in a team: at once, and how many times */
     int32_t blocks;       /* of a row, in a lane, at once */
-    int32_t tokens;             /* in a workgroup */
+    int32_t tokens;       /* in a workgroup */
 } cut;
 
 static int32_t blocks_of(const tn_node *n) {
@@ -52,14 +52,15 @@ static void emit_x_int8(tn_emit *e, int32_t id, const tn_node *n) {
                       id, at / 4, k / 16, at / 8, k / 32);
         return;
     }
-    tn_text at = tn_textf("%s + row * %du", tn_emit_place(e, n->src[0].node, 0).s,
-                          tn_emit_row_words(e, n->src[0].node));
-    tn_buf_printf(b,
-                  "fn x_%d(row: u32, b: u32) -> X8 {\n    let at = %s;\n    let s = aru(at + %du + b);\n"
-                  "    return X8(aru4(at + b * 8u), aru4(at + b * 8u + 4u), ars(at + %du + b), low16(s), high16(s));\n}\n"
-                  "fn xv_%d(row: u32, b: u32, k: u32) -> vec4<f32> {\n    let at = %s;\n"
-                  "    return ars(at + %du + b) * unpack(aru(at + b * 8u + k));\n}\n",
-                  id, at.s, k / 4 + k / 32, k / 4, id, at.s, k / 4);
+    tn_text at =
+        tn_textf("%s + row * %du", tn_emit_place(e, n->src[0].node, 0).s, tn_emit_row_words(e, n->src[0].node));
+    tn_buf_printf(
+        b,
+        "fn x_%d(row: u32, b: u32) -> X8 {\n    let at = %s;\n    let s = aru(at + %du + b);\n"
+        "    return X8(aru4(at + b * 8u), aru4(at + b * 8u + 4u), ars(at + %du + b), low16(s), high16(s));\n}\n"
+        "fn xv_%d(row: u32, b: u32, k: u32) -> vec4<f32> {\n    let at = %s;\n"
+        "    return ars(at + %du + b) * unpack(aru(at + b * 8u + k));\n}\n",
+        id, at.s, k / 4 + k / 32, k / 4, id, at.s, k / 4);
 }
 
 static void emit_x_f32(tn_emit *e, int32_t id, const tn_node *n) {
@@ -72,9 +73,10 @@ static void emit_x_f32(tn_emit *e, int32_t id, const tn_node *n) {
                      tn_emit_row_words(e, n->src[0].node));
     tn_buf_printf(&e->head, "fn xv_%d(row: u32, b: u32, k: u32) -> vec4<f32> {\n    let c = b * 32u + k * 4u;\n", id);
     if (k % 32)
-        tn_buf_printf(&e->head,
-                      "    return select(vec4<f32>(), %s, vec4<u32>(c, c + 1u, c + 2u, c + 3u) < vec4<u32>(%du));\n}\n",
-                      x.s, k);
+        tn_buf_printf(
+            &e->head,
+            "    return select(vec4<f32>(), %s, vec4<u32>(c, c + 1u, c + 2u, c + 3u) < vec4<u32>(%du));\n}\n", x.s,
+            k);
     else
         tn_buf_printf(&e->head, "    return %s;\n}\n", x.s);
 }
@@ -93,10 +95,11 @@ static void emit_product(tn_emit *e, int32_t i, const cut *c) {
     if (is_int8(e, n))
         tn_buf_printf(&e->head, "    return dot_%s(r, x_%d(row, b));\n}\n", t->name, i);
     else
-        tn_buf_printf(&e->head,
-                      "    var s = 0.0;\n    for (var k = 0u; k < 8u; k++) { s += dot(value_%s(r, k), xv_%d(row, b, k)); }\n"
-                      "    return s;\n}\n",
-                      t->name, i);
+        tn_buf_printf(
+            &e->head,
+            "    var s = 0.0;\n    for (var k = 0u; k < 8u; k++) { s += dot(value_%s(r, k), xv_%d(row, b, k)); }\n"
+            "    return s;\n}\n",
+            t->name, i);
 }
 
 /* ---- the two cores ---- */
@@ -106,8 +109,7 @@ static void emit_team_sums(tn_emit *e, const part *p, const cut *c, const char *
     int32_t accs = p->n * c->rows;
     tn_buf *b = &e->body;
     if (e->d->subgroup) {
-        for (int32_t k = 0; k < accs; k++)
-            tn_buf_printf(b, "        let y%d = sum_%d(a%d[%s]);\n", k, c->team, k, t);
+        for (int32_t k = 0; k < accs; k++) tn_buf_printf(b, "        let y%d = sum_%d(a%d[%s]);\n", k, c->team, k, t);
         tn_buf_str(b, "        if (lane == 0u) {\n");
         for (int32_t k = 0; k < accs; k++)
             tn_buf_printf(b, "            outs[%du + %s * %du + team_row + %du] = y%d;\n",
@@ -116,15 +118,17 @@ static void emit_team_sums(tn_emit *e, const part *p, const cut *c, const char *
         return;
     }
     tn_buf_str(b, "        workgroupBarrier();\n");
-    for (int32_t k = 0; k < accs; k++) tn_buf_printf(b, "        partial[%du + tid] = a%d[%s];\n", k * TN_WEBGPU_GROUP, k, t);
+    for (int32_t k = 0; k < accs; k++)
+        tn_buf_printf(b, "        partial[%du + tid] = a%d[%s];\n", k * TN_WEBGPU_GROUP, k, t);
     int32_t teams = TN_WEBGPU_GROUP / c->team, n = accs * teams;
-    tn_buf_printf(b,
-                  "        workgroupBarrier();\n        for (var i = tid; i < %du; i += WG) {\n"
-                  "            let k = i / %du;\n            let first = k * WG + i %% %du * %du;\n            var y = 0.0;\n"
-                  "            for (var j = 0u; j < %du; j++) { y += partial[first + j]; }\n"
-                  "            outs[k / %du * %du + %s * %du + (i %% %du) * %du + turn * %du + k %% %du] = y;\n        }\n",
-                  n, teams, teams, c->team, c->team, c->rows, c->tokens * p->per_group, t, p->per_group, teams,
-                  c->rows * c->passes, c->rows, c->rows);
+    tn_buf_printf(
+        b,
+        "        workgroupBarrier();\n        for (var i = tid; i < %du; i += WG) {\n"
+        "            let k = i / %du;\n            let first = k * WG + i %% %du * %du;\n            var y = 0.0;\n"
+        "            for (var j = 0u; j < %du; j++) { y += partial[first + j]; }\n"
+        "            outs[k / %du * %du + %s * %du + (i %% %du) * %du + turn * %du + k %% %du] = y;\n        }\n",
+        n, teams, teams, c->team, c->team, c->rows, c->tokens * p->per_group, t, p->per_group, teams,
+        c->rows * c->passes, c->rows, c->rows);
 }
 
 /* The loop along the rows: all loads of weights first, so that they do not wait for each other. */
@@ -135,8 +139,8 @@ static void emit_blocks(tn_emit *e, const part *p, const cut *c) {
     bool even = blocks % step == 0;
     tn_buf_printf(b, "        for (var b0 = lane; b0 < %du; b0 += %du) {\n", blocks, step);
     for (int32_t u = 0; u < c->blocks; u++) {
-        tn_buf_printf(b, even ? "            let b%d_ = b0 + %du;\n" : "            let b%d_ = min(b0 + %du, %du);\n", u,
-                      u * c->team, blocks - 1);
+        tn_buf_printf(b, even ? "            let b%d_ = b0 + %du;\n" : "            let b%d_ = min(b0 + %du, %du);\n",
+                      u, u * c->team, blocks - 1);
         for (int32_t k = 0; k < n; k++)
             tn_buf_printf(b, "            let w%d_%d = load_%d(min(r0 + team_row + %du, last_row), b%d_);\n", k, u,
                           p->product[k / c->rows], k % c->rows, u);
@@ -145,8 +149,8 @@ static void emit_blocks(tn_emit *e, const part *p, const cut *c) {
     for (int32_t u = 0; u < c->blocks; u++) {
         if (!even) tn_buf_printf(b, "            if (b0 + %du < %du) {\n", u * c->team, blocks);
         for (int32_t k = 0; k < n; k++)
-            tn_buf_printf(b, "            a%d[%s] += block_%d(w%d_%d, %s, b%d_);\n", k, t, p->product[k / c->rows], k, u,
-                          t, u);
+            tn_buf_printf(b, "            a%d[%s] += block_%d(w%d_%d, %s, b%d_);\n", k, t, p->product[k / c->rows], k,
+                          u, t, u);
         if (!even) tn_buf_str(b, "            }\n");
     }
     tn_buf_str(b, c->tokens > 1 ? "            }\n        }\n" : "        }\n");
@@ -158,13 +162,13 @@ static void emit_vector(tn_emit *e, const part *p, const cut *c) {
                   "    let lane = tid %% %du;\n    for (var turn = 0u; turn < %du; turn++) {\n"
                   "        let team_row = tid / %du * %du + turn * %du;\n",
                   c->team, c->passes, c->team, c->rows * c->passes, c->rows);
-    for (int32_t k = 0; k < p->n * c->rows; k++) tn_buf_printf(b, "        var a%d = array<f32, %d>();\n", k, c->tokens);
+    for (int32_t k = 0; k < p->n * c->rows; k++)
+        tn_buf_printf(b, "        var a%d = array<f32, %d>();\n", k, c->tokens);
     emit_blocks(e, p, c);
     if (c->tokens > 1) tn_buf_str(b, "        for (var t = 0u; t < n_rows; t++) {\n");
     emit_team_sums(e, p, c, c->tokens > 1 ? "t" : "0u");
     tn_buf_str(b, c->tokens > 1 ? "        }\n    }\n" : "    }\n");
-    if (e->d->subgroup)
-        tn_emit_team(e, c->team);
+    if (e->d->subgroup) tn_emit_team(e, c->team);
 }
 
 static void emit_tiles(tn_emit *e, const part *p) {
@@ -187,15 +191,15 @@ static void emit_quantize_after(tn_emit *e, const part *p, const cut *c, int32_t
     tn_text where = tn_textf("let row = t0 + c / %du; let col = col0 + r0 + c %% %du; if (row < n_rows && col < %du)",
                              p->per_group, p->per_group, cols);
     tn_text q = tn_textf("%s { arstu(%s + col / 4u, pack(q)); }", where.s, place.s);
-    tn_text d = tn_textf("%s { arstu(%s + %du + col / 32u, d); arstu(%s + %du + col / 32u, sums); }", where.s, place.s,
-                         cols / 4, place.s, cols / 4 + cols / 32);
+    tn_text d = tn_textf("%s { arstu(%s + %du + col / 32u, d); arstu(%s + %du + col / 32u, sums); }", where.s,
+                         place.s, cols / 4, place.s, cols / 4 + cols / 32);
     tn_emit_team(e, 8);
     tn_buf_str(&e->body, "    workgroupBarrier();\n");
-    tn_emit_piece(e, &e->body, "quantize", "N", NUM(p->per_group * c->tokens), "X",
-                  tn_textf("vec4<f32>(outs[%du + c], outs[%du + c], outs[%du + c], outs[%du + c])", at, at + 1, at + 2,
-                           at + 3)
-                      .s,
-                  "STORE_Q", q.s, "STORE_D", d.s, NULL);
+    tn_emit_piece(
+        e, &e->body, "quantize", "N", NUM(p->per_group * c->tokens), "X",
+        tn_textf("vec4<f32>(outs[%du + c], outs[%du + c], outs[%du + c], outs[%du + c])", at, at + 1, at + 2, at + 3)
+            .s,
+        "STORE_Q", q.s, "STORE_D", d.s, NULL);
 }
 
 static tn_text operand_after(tn_emit *e, const tn_node *n, int k) {
@@ -206,10 +210,11 @@ static tn_text operand_after(tn_emit *e, const tn_node *n, int k) {
 static void emit_after(tn_emit *e, const part *p, const cut *c) {
     tn_buf *b = &e->body;
     int32_t size = c->tokens * p->per_group, slot = p->n;
-    tn_buf_printf(b,
-                  "    workgroupBarrier();\n    for (var e = tid; e < %du; e += WG) {\n        let row = t0 + e / %du;\n"
-                  "        let c = col0 + r0 + e %% %du;\n        if (row < n_rows && r0 + e %% %du <= last_row) {\n",
-                  size, p->per_group, p->per_group, p->per_group);
+    tn_buf_printf(
+        b,
+        "    workgroupBarrier();\n    for (var e = tid; e < %du; e += WG) {\n        let row = t0 + e / %du;\n"
+        "        let c = col0 + r0 + e %% %du;\n        if (row < n_rows && r0 + e %% %du <= last_row) {\n",
+        size, p->per_group, p->per_group, p->per_group);
     for (int32_t i = 0, product = 0; i < e->n; i++) {
         const tn_node *n = tn_emit_node(e, i);
         if (e->form.role[i] == TN_BEFORE || e->form.part[i] != p->number) continue;
@@ -310,15 +315,14 @@ static void emit_part(tn_emit *e, part *p, const cut *given, int32_t *group) {
     p->first = *group;
     p->last = *group += (p->cols + p->per_group - 1) / p->per_group;
     const tn_webgpu_weight *w =
-        e->d->weights
-            ? &e->d->weights[e->g->nodes[tn_emit_node(e, p->product[0])->src[1].node].attr.index]
-            : NULL;
+        e->d->weights ? &e->d->weights[e->g->nodes[tn_emit_node(e, p->product[0])->src[1].node].attr.index] : NULL;
     int32_t col0 = w && w->n_segments > 1 ? w->segment[e->segment].row : 0;
-    tn_buf_printf(&e->body,
-                  "    if (group.x >= %du && group.x < %du) {\n    let r0 = (group.x - %du) * %du;\n    let last_row = %s;\n"
-                  "    let col0 = %s;\n    let t0 = group.y * %du;\n",
-                  p->first, p->last, p->first, p->per_group, tn_emit_number(e, (uint32_t)p->cols - 1).s,
-                  tn_emit_number(e, (uint32_t)col0).s, c.tokens);
+    tn_buf_printf(
+        &e->body,
+        "    if (group.x >= %du && group.x < %du) {\n    let r0 = (group.x - %du) * %du;\n    let last_row = %s;\n"
+        "    let col0 = %s;\n    let t0 = group.y * %du;\n",
+        p->first, p->last, p->first, p->per_group, tn_emit_number(e, (uint32_t)p->cols - 1).s,
+        tn_emit_number(e, (uint32_t)col0).s, c.tokens);
     for (int32_t k = 0; k < p->n; k++) emit_product(e, p->product[k], &c);
     if (c.tiles)
         emit_tiles(e, p);
@@ -344,7 +348,8 @@ void tn_emit_matmuls(tn_emit *e) {
     tn_buf_printf(&e->types, "var<workgroup> outs: array<f32, %d>;\n", outs);
     e->extra_bytes += outs * 4;
     if (c.tiles) {
-        tn_buf_str(&e->types, "var<workgroup> tile_w: array<vec4<f32>, 256>;\nvar<workgroup> tile_x: array<vec4<f32>, 256>;\n");
+        tn_buf_str(&e->types,
+                   "var<workgroup> tile_w: array<vec4<f32>, 256>;\nvar<workgroup> tile_x: array<vec4<f32>, 256>;\n");
         e->extra_bytes += 8192;
     } else if (!e->d->subgroup) {
         tn_buf_printf(&e->types, "var<workgroup> partial: array<f32, %d>;\n", partial * TN_WEBGPU_GROUP);

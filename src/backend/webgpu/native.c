@@ -109,6 +109,7 @@ void tn_webgpu_poll(const tn_webgpu_library *lib, WGPUInstance instance, WGPUDev
 WGPUShaderModule tn_webgpu_module(const tn_webgpu_library *lib, WGPUDevice device,
                                   const WGPUShaderModuleDescriptor *desc) {
     enum { BOUNDS_CHECKS = 1 };
-    if (lib->DeviceCreateShaderModuleTrusted) return lib->DeviceCreateShaderModuleTrusted(device, desc, BOUNDS_CHECKS);
+    if (lib->DeviceCreateShaderModuleTrusted)
+        return lib->DeviceCreateShaderModuleTrusted(device, desc, BOUNDS_CHECKS);
     return lib->DeviceCreateShaderModule(device, desc);
 }

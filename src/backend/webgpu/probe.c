@@ -11,14 +11,16 @@ static WGPUShaderModule module_of(tn_device *d, const char *enable, const char *
                   "%s@group(0) @binding(0) var<storage, read_write> a: array<u32>;\n"
                   "@compute @workgroup_size(%d) fn main(%s) { %s }\n",
                   enable, TN_WEBGPU_GROUP,
-                  strstr(body, "size") ? "@builtin(local_invocation_index) i: u32, @builtin(subgroup_size) size: u32, "
-                                         "@builtin(subgroup_invocation_id) lane: u32"
-                                       : "",
+                  strstr(body, "size")
+                      ? "@builtin(local_invocation_index) i: u32, @builtin(subgroup_size) size: u32, "
+                        "@builtin(subgroup_invocation_id) lane: u32"
+                      : "",
                   body);
     WGPUShaderModule module = NULL;
     WGPUShaderSourceWGSL source = {{.sType = WGPUSType_ShaderSourceWGSL}, {b.p, b.n}};
     if (!b.failed)
-        module = d->lib.DeviceCreateShaderModule(d->device, &(WGPUShaderModuleDescriptor){.nextInChain = &source.chain});
+        module =
+            d->lib.DeviceCreateShaderModule(d->device, &(WGPUShaderModuleDescriptor){.nextInChain = &source.chain});
     tn_buf_free(&b);
     if (module && d->error.code != TN_OK) {
         d->lib.ShaderModuleRelease(module);
@@ -51,9 +53,9 @@ static void on_map(WGPUEnum status, WGPUStringView message, void *data, void *un
 tn_status tn_webgpu_map(tn_device *d, WGPUBuffer buffer, uint64_t bytes, const void **p, tn_error *err) {
     mapping m = {0};
     *p = NULL;
-    d->lib.BufferMapAsync(buffer, WGPUMapMode_Read, 0, bytes,
-                          (WGPUBufferMapCallbackInfo){
-                              .mode = WGPUCallbackMode_AllowSpontaneous, .callback = on_map, .userdata1 = &m});
+    d->lib.BufferMapAsync(
+        buffer, WGPUMapMode_Read, 0, bytes,
+        (WGPUBufferMapCallbackInfo){.mode = WGPUCallbackMode_AllowSpontaneous, .callback = on_map, .userdata1 = &m});
     bool done = tn_webgpu_wait(d, &m.done);
     tn_status status = tn_webgpu_check(d, "reading results", err);
     if (status != TN_OK) return status;
@@ -71,17 +73,20 @@ static tn_status run_once(tn_device *d, WGPUShaderModule module, uint32_t *words
     WGPUBuffer a = NULL, back = NULL;
     WGPUBindGroupLayoutEntry entry = {.visibility = WGPUShaderStage_Compute,
                                       .buffer.type = WGPUBufferBindingType_Storage};
-    WGPUBindGroupLayout layout =
-        lib->DeviceCreateBindGroupLayout(d->device, &(WGPUBindGroupLayoutDescriptor){.entryCount = 1, .entries = &entry});
+    WGPUBindGroupLayout layout = lib->DeviceCreateBindGroupLayout(
+        d->device, &(WGPUBindGroupLayoutDescriptor){.entryCount = 1, .entries = &entry});
     WGPUPipelineLayout pipelines = lib->DeviceCreatePipelineLayout(
         d->device, &(WGPUPipelineLayoutDescriptor){.bindGroupLayoutCount = 1, .bindGroupLayouts = &layout});
-    WGPUComputePipelineDescriptor desc = {.layout = pipelines, .compute = {.module = module, .entryPoint = {"main", 4}}};
+    WGPUComputePipelineDescriptor desc = {.layout = pipelines,
+                                          .compute = {.module = module, .entryPoint = {"main", 4}}};
     WGPUComputePipeline pipeline = lib->DeviceCreateComputePipeline(d->device, &desc);
     tn_status status = tn_webgpu_check(d, "a first pipeline is refused", err);
     if (status == TN_OK)
-        status = tn_webgpu_buffer(d, &a, WORDS * 4, WGPUBufferUsage_Storage | WGPUBufferUsage_CopySrc, "a probe", err);
+        status =
+            tn_webgpu_buffer(d, &a, WORDS * 4, WGPUBufferUsage_Storage | WGPUBufferUsage_CopySrc, "a probe", err);
     if (status == TN_OK)
-        status = tn_webgpu_buffer(d, &back, WORDS * 4, WGPUBufferUsage_MapRead | WGPUBufferUsage_CopyDst, "a probe", err);
+        status =
+            tn_webgpu_buffer(d, &back, WORDS * 4, WGPUBufferUsage_MapRead | WGPUBufferUsage_CopyDst, "a probe", err);
     if (status == TN_OK) {
         WGPUBindGroupEntry bound = {.buffer = a, .size = WORDS * 4};
         WGPUBindGroup group = lib->DeviceCreateBindGroup(
@@ -128,7 +133,8 @@ static tn_status find_subgroup(tn_device *d, const char *enable, tn_error *err) 
 }
 
 tn_status tn_webgpu_probe(tn_device *d, bool subgroups, tn_error *err) {
-    static const char *const lines[] = {"", "enable f16;\n", "enable subgroups;\n", "enable f16;\nenable subgroups;\n"};
+    static const char *const lines[] = {"", "enable f16;\n", "enable subgroups;\n",
+                                        "enable f16;\nenable subgroups;\n"};
     if (d->f16) d->f16 = compiles(d, lines[1], "a[0] = u32(f16(1.0));");
     bool line = subgroups && compiles(d, lines[2], "a[0] = subgroupAdd(1u);");
     tn_status status = subgroups ? find_subgroup(d, lines[line ? 2 : 0], err) : TN_OK;

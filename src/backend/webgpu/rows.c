@@ -35,7 +35,8 @@ bool tn_webgpu_has_row_op(tn_op op) {
 }
 
 tn_text tn_emit_element(const tn_node *node, bool scalar, const char *a, const char *b) {
-    tn_text f = tn_textf("%.9e", (double)(node->op == TN_OP_SCALE ? node->attr.factor : node->attr.softcap)), t = {""};
+    tn_text f = tn_textf("%.9e", (double)(node->op == TN_OP_SCALE ? node->attr.factor : node->attr.softcap)),
+            t = {""};
     size_t n = 0;
     for (const char *p = element_of(node->op); *p; p++) {
         char one[2] = {*p, 0};
@@ -116,8 +117,8 @@ void tn_emit_give_buffers(tn_emit *e, tn_role role) {
         for (int32_t j = 0; j < i && v->buffer < 0 && !v->wanted; j++) { /* one whose readers are done */
             const tn_webgpu_value *u = &e->value[j];
             int32_t done = last_reader(e, j);
-            bool taken = u->buffer < 0 || u->wanted || u->size != v->size || done < 0 ||
-                         e->value[done].loop >= v->loop;
+            bool taken =
+                u->buffer < 0 || u->wanted || u->size != v->size || done < 0 || e->value[done].loop >= v->loop;
             for (int32_t k = j + 1; k < i && !taken; k++) taken = e->value[k].buffer == u->buffer;
             if (!taken) v->buffer = u->buffer;
         }
@@ -185,14 +186,12 @@ static void emit_softmax(tn_emit *e, int32_t i) {
 static void emit_rope(tn_emit *e, int32_t i) {
     const tn_node *n = tn_emit_node(e, i);
     int32_t apart = n->attr.neox ? n->attr.n_rot / 2 : 1;
-    tn_emit_piece(e, &e->body, "rope", "N", NUM(columns(e, n)), "HEAD", NUM(n->attr.head_dim), "ROT",
-                  NUM(n->attr.n_rot), "APART", NUM(apart), "SECOND",
-                  n->attr.neox ? tn_textf("j >= %du", apart).s : "(j & 1u) == 1u", "PAIR",
-                  n->attr.neox ? tn_textf("j %% %du", apart).s : "j / 2u", "X", tn_emit_load(e, n, 0, "c", false).s,
-                  "OTHER", tn_emit_load(e, n, 0, "other", false).s, "COSINE",
-                  tn_emit_load(e, n, 1, "2u * pair", false).s, "SINE",
-                  tn_emit_load(e, n, 1, "2u * pair + 1u", false).s, "STORE", tn_emit_store(e, i, "c", "y", false).s,
-                  NULL);
+    tn_emit_piece(
+        e, &e->body, "rope", "N", NUM(columns(e, n)), "HEAD", NUM(n->attr.head_dim), "ROT", NUM(n->attr.n_rot),
+        "APART", NUM(apart), "SECOND", n->attr.neox ? tn_textf("j >= %du", apart).s : "(j & 1u) == 1u", "PAIR",
+        n->attr.neox ? tn_textf("j %% %du", apart).s : "j / 2u", "X", tn_emit_load(e, n, 0, "c", false).s, "OTHER",
+        tn_emit_load(e, n, 0, "other", false).s, "COSINE", tn_emit_load(e, n, 1, "2u * pair", false).s, "SINE",
+        tn_emit_load(e, n, 1, "2u * pair + 1u", false).s, "STORE", tn_emit_store(e, i, "c", "y", false).s, NULL);
 }
 
 /* An int8 row goes to the workgroup's memory for the products, to the arena for other launches. */
@@ -212,8 +211,8 @@ static void emit_quantize(tn_emit *e, int32_t i) {
         const char *when = e->rows_apart ? "if (first_group) " : "";
         tn_text at = tn_textf("%s + row * %du", place.s, tn_emit_row_words(e, e->nodes[i]));
         q = tn_textf("%s %s{ arstu(%s + (%s) / 4u, pack(q)); }", q.s, when, at.s, base.s);
-        d = tn_textf("%s %s{ arstu(%s + %du + (%s) / 32u, d); arstu(%s + %du + (%s) / 32u, sums); }", d.s, when,
-                     at.s, cols / 4, base.s, at.s, cols / 4 + cols / 32, base.s);
+        d = tn_textf("%s %s{ arstu(%s + %du + (%s) / 32u, d); arstu(%s + %du + (%s) / 32u, sums); }", d.s, when, at.s,
+                     cols / 4, base.s, at.s, cols / 4 + cols / 32, base.s);
     }
     tn_emit_team(e, 8);
     tn_text x[4];
@@ -289,7 +288,8 @@ static tn_text unit(tn_emit *e, const tn_node *n, int k) {
     for (int j = 0; j < dims; j++) x[j] = tn_emit_load(e, n, k, tn_textf("c + %du", j).s, false);
     tn_buf_printf(&e->head, "fn unit_%d(c: u32, row: u32, head: u32) -> vec4<u32> {\n    return ", k);
     if (dims == 4)
-        tn_buf_printf(&e->head, "bitcast<vec4<u32>>(vec4<f32>(%s, %s, %s, %s));\n}\n", x[0].s, x[1].s, x[2].s, x[3].s);
+        tn_buf_printf(&e->head, "bitcast<vec4<u32>>(vec4<f32>(%s, %s, %s, %s));\n}\n", x[0].s, x[1].s, x[2].s,
+                      x[3].s);
     for (int j = 0; j < 8 && dims == 8; j += 2)
         tn_buf_printf(&e->head, "%spack2x16float(vec2<f32>(%s, %s))%s", j ? ", " : "vec4<u32>(", x[j].s, x[j + 1].s,
                       j < 6 ? "" : ");\n}\n");
@@ -303,8 +303,8 @@ static void emit_scaled(tn_emit *e, const tn_node *n, int k) {
     int32_t keys = ku * TN_PAGE_TOKENS, scales = (ku + vu) * TN_PAGE_TOKENS * 4;
     tn_buf_printf(&e->head, "fn element_%d(c: u32, row: u32, head: u32) -> f32 { return %s; }\n", k,
                   tn_emit_load(e, n, k, "c", false).s);
-    tn_emit_piece(e, &e->body, "kv_write_scaled", "WHAT", k == 1 ? "k" : "v", "HEADS", NUM(a->n_kv / e->parts), "BLOCKS",
-                  NUM(dim / 32), "N_KV", NUM(a->n_kv), "HEAD0", e->parts > 1 ? "head" : "0u", "SIZE",
+    tn_emit_piece(e, &e->body, "kv_write_scaled", "WHAT", k == 1 ? "k" : "v", "HEADS", NUM(a->n_kv / e->parts),
+                  "BLOCKS", NUM(dim / 32), "N_KV", NUM(a->n_kv), "HEAD0", e->parts > 1 ? "head" : "0u", "SIZE",
                   NUM(tn_webgpu_kv_size(e->kv_type, a->head_dim, a->v_dim)), "DIM", NUM(dim), "X",
                   tn_textf("element_%d(c, row, %s)", k, e->parts > 1 ? "head" : "0u").s, "UNIT",
                   k == 1 ? "u * 64u + slot" : tn_textf("%du + slot * %du + u", keys, vu).s, "SCALE",

@@ -27,7 +27,8 @@ static const char *check_weights(const tn_graph *g, const tn_node *n) {
     for (int k = 0; k < n->n_src; k++) {
         const tn_weight *w = tn_src_weight(g, n->src[k]);
         if (!w) continue;
-        if (!tn_webgpu_type_of(w->n_out == 1 ? TN_TYPE_F32 : w->type)) return "no layout for the block type of the weight";
+        if (!tn_webgpu_type_of(w->n_out == 1 ? TN_TYPE_F32 : w->type))
+            return "no layout for the block type of the weight";
         if (tn_ops[n->op].class == TN_ELEMENT && w->n_out != 1) return "a matrix beside a row";
     }
     if (n->op == TN_OP_MATMUL_ID) return "no kernel for experts";

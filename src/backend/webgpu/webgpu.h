@@ -34,7 +34,7 @@ enum { TN_WEBGPU_PLANES = 4 }; /* quants, high, scale, super */
 typedef struct tn_webgpu_segment {
     int32_t slab;
     int32_t row, n_rows;
-    uint64_t offset, bytes;            /* in the slab */
+    uint64_t offset, bytes;           /* in the slab */
     uint64_t plane[TN_WEBGPU_PLANES]; /* bytes from `offset` */
 } tn_webgpu_segment;
 
@@ -71,12 +71,12 @@ struct tn_device {
     WGPULimits limits;
     tn_caps caps;
     bool f16, packed_dot;
-    int32_t subgroup;        /* invocations in every subgroup; 0: none, or it varies */
-    const char *enable;      /* first lines of every shader */
-    uint64_t max_binding;    /* bytes that a shader sees of one buffer */
-    uint64_t max_window;     /* likewise of weights; tests make it smaller, before the weights are put */
-    bool lost;               /* every call fails from then on */
-    tn_error error;          /* the first one since it was last asked for; set by a callback */
+    int32_t subgroup;     /* invocations in every subgroup; 0: none, or it varies */
+    const char *enable;   /* first lines of every shader */
+    uint64_t max_binding; /* bytes that a shader sees of one buffer */
+    uint64_t max_window;  /* likewise of weights; tests make it smaller, before the weights are put */
+    bool lost;            /* every call fails from then on */
+    tn_error error;       /* the first one since it was last asked for; set by a callback */
     WGPUBindGroupLayout layout[TN_WEBGPU_KINDS]; /* made when first wanted */
     WGPUPipelineLayout pipeline_layout[TN_WEBGPU_KINDS];
     tn_webgpu_pipeline *pipelines;
@@ -137,7 +137,8 @@ static inline int32_t tn_webgpu_kv_size(tn_kv_type type, int32_t k_dim, int32_t 
 
 /* ---- launches: select.c, emit.c and the three forms; see emit.h ---- */
 
-const char *tn_webgpu_find_kernel(const void *device, const tn_graph *g, const int32_t *nodes, int32_t n, tn_buf *name);
+const char *tn_webgpu_find_kernel(const void *device, const tn_graph *g, const int32_t *nodes, int32_t n,
+                                  tn_buf *name);
 
 /* ---- programs: compile.c, run.c ---- */
 
@@ -147,7 +148,7 @@ typedef struct tn_webgpu_dispatch {
     WGPUBindGroup group;
     tn_rows rows; /* what its grid follows */
     int32_t fixed_rows;
-    uint32_t x; /* workgroups along x; 0: one for each row (and further rows along y) */
+    uint32_t x;         /* workgroups along x; 0: one for each row (and further rows along y) */
     int32_t rows_per_y; /* rows that a workgroup takes along y */
 } tn_webgpu_dispatch;
 
