@@ -11,7 +11,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <termios.h>
 #include <unistd.h>
 #include <wchar.h>
 
@@ -107,6 +106,8 @@ static EditLine *open_line_editor(History **lines) {
     el_set(line, EL_EDITOR, "emacs");
     el_set(line, EL_HIST, history, *lines);
     el_set(line, EL_GETCFN, read_character);
+    /* keys typed while an answer is written wait for the editor; shown at once they (^C!) would stand in the answer */
+    el_set(line, EL_SETTY, "-x", "-echo", NULL);
     return line;
 }
 
@@ -159,14 +160,6 @@ static void note_full(const chat *c) {
         c->e->o,
         "The context of %d tokens is full (-c N gives more). What was said is dropped; a fresh conversation begins.",
         c->e->info.n_ctx);
-}
-
-/* Keys typed while an answer is written wait for the line editor; shown at once they (^C!) would stand in the answer. */
-static void show_keys(bool show) {
-    struct termios mode;
-    if (tcgetattr(STDIN_FILENO, &mode)) return;
-    mode.c_lflag = show ? mode.c_lflag | ECHO : mode.c_lflag & ~(tcflag_t)ECHO;
-    tcsetattr(STDIN_FILENO, TCSANOW, &mode);
 }
 
 /* The tokens of the conversation. One that has outgrown the context goes on with its last message alone, and *n is 0
@@ -224,9 +217,7 @@ static tn_status converse(chat *c, EditLine *line, History *lines, tn_error *err
         HistEvent event;
         history(lines, &event, H_ENTER, text);
         add_message(c, "user", text, len);
-        show_keys(false);
         status = take_turn(c, err);
-        show_keys(true);
     }
     return status;
 }

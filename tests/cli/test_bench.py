@@ -61,15 +61,15 @@ class Bench(base.Case):
 
     def test_nothing_to_measure(self):
         for form in ("md", "csv", "json", "jsonl"):
-            self.bad(base.USAGE, "bench", "-m", self.model, "-p", "0,0", "-n", "0", "-o", form, says="nothing to measure")
+            self.bad(base.USAGE, "bench", "-m", self.model, "-p", "0,0", "-n", "0", "-o", form, says="nothing to")
 
     def test_no_table_before_its_first_row(self):
         for form in ("md", "csv", "json", "jsonl"):
             self.bad(base.INPUT, "bench", "-m", self.path("nowhere.gguf"), "-o", form, says="nowhere.gguf")
 
     def test_rows_before_an_error_are_whole(self):
-        code, out, _ = self.tenon("bench", "-m", f"{self.model},{self.path('nowhere.gguf')}", "-p", "4", "-n", "0", "-r", "1",
-                                  "-o", "json")
+        models = f"{self.model},{self.path('nowhere.gguf')}"
+        code, out, _ = self.tenon("bench", "-m", models, "-p", "4", "-n", "0", "-r", "1", "-o", "json")
         self.assertEqual(code, base.INPUT)
         self.assertEqual([r["n_prompt"] for r in json.loads(out)], [4])
 
