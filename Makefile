@@ -6,7 +6,7 @@ JOBS   ?= $(shell nproc)
 TESTED = -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTENON_TESTS=ON -DTENON_WERROR=ON
 CTEST  = ctest --output-on-failure --no-tests=error -j $(JOBS)
 
-.PHONY: all help setup demo test sanitize check format install clean
+.PHONY: all help setup demo test sanitize check fuzz format install clean
 
 all: setup ## build the library and the command line (the default)
 	cmake -S . -B $(BUILD) -G Ninja -DCMAKE_INSTALL_PREFIX=$(PREFIX)
@@ -36,6 +36,9 @@ check: setup ## formatting, the direction of includes, CUDA kernels where there 
 	@scripts/check-format.sh
 	@scripts/check-includes.sh
 	@scripts/check-cuda.sh
+
+fuzz: ## each fuzz target for a minute, under sanitizers (needs clang)
+	@scripts/fuzz.sh
 
 format: setup ## rewrite the C files in the project's format
 	@scripts/check-format.sh --fix

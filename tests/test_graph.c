@@ -175,14 +175,14 @@ static void test_legal(void **state) {
     BREAK("v has another width than the cache", SRC(kv_write, 2).cols = DIM)                                         \
     BREAK("uses a state that was already replaced", write_twice(g))                                                  \
     BREAK("uses a state that was already replaced", SRC(attention, 1) = SRC(kv_write, 0))                            \
-        BREAK("wrong number of outputs", NODE(top)->n_out = 1)                                                       \
-            BREAK("wrong number of outputs", NODE(conv)->n_out = 1)                                                  \
-                BREAK("the table is not a weight", SRC(embed, 1) = SRC(embed, 0))                                    \
-                    BREAK("reads what is not a state", SRC(attention, 1) = SRC(attention, 0))                        \
-                        BREAK("heads do not share kv heads evenly", NODE(attention)->attr.n_kv = 3)                  \
-                            BREAK("q has another width than the heads", SRC(attention, 0).cols = DIM)                \
-                                BREAK("the cache has other heads", NODE(attention)->attr.v_dim = 8)                  \
-                                    BREAK("no output", g->output = -1) BREAK("no output", g->output = g->n)
+    BREAK("wrong number of outputs", NODE(top)->n_out = 1)                                                           \
+    BREAK("wrong number of outputs", NODE(conv)->n_out = 1)                                                          \
+    BREAK("the table is not a weight", SRC(embed, 1) = SRC(embed, 0))                                                \
+    BREAK("reads what is not a state", SRC(attention, 1) = SRC(attention, 0))                                        \
+    BREAK("heads do not share kv heads evenly", NODE(attention)->attr.n_kv = 3)                                      \
+    BREAK("q has another width than the heads", SRC(attention, 0).cols = DIM)                                        \
+    BREAK("the cache has other heads", NODE(attention)->attr.v_dim = 8)                                              \
+    BREAK("no output", g->output = -1) BREAK("no output", g->output = g->n)
 
 /* The int8 node reads wider rows of an earlier node. */
 static void move_up(tn_graph *g) {

@@ -72,8 +72,8 @@ void tn_cu_unload(tn_cu *cu) {
     *cu = (tn_cu){0};
 }
 
+/* NVRTC stays loaded until the process ends: it keeps memory of its own, which each unloading would leak. */
 void tn_rtc_unload(tn_rtc *rtc) {
-    if (rtc->library) dlclose(rtc->library);
     *rtc = (tn_rtc){0};
 }
 

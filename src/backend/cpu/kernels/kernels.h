@@ -96,21 +96,21 @@ typedef struct tn_cpu_attention {
  *   out = softmax(scale * q k^T [softcapped]) v over the positions <= its own (and inside the window).
  * Head h (of all n_head) of token t: q + t * q_stride + h * k_dim (floats), out + t * out_stride + h * v_dim. Online softmax over pages,
  * in order, the same steps for a token whatever else is in the call. scratch: tn_attention_scratch bytes, 64-aligned. */
-typedef void tn_attention_fn(const tn_cpu_attention *a, int32_t kv_head, int32_t pos0, int32_t n_tokens, const float *q,
-                             size_t q_stride, float *out, size_t out_stride, void *scratch);
+typedef void tn_attention_fn(const tn_cpu_attention *a, int32_t kv_head, int32_t pos0, int32_t n_tokens,
+                             const float *q, size_t q_stride, float *out, size_t out_stride, void *scratch);
 size_t tn_attention_scratch(int32_t n_head, int32_t n_kv, int32_t k_dim, int32_t v_dim);
 
 /* ---- recurrences: one token; called in the order of the sequence ---- */
 
 /* y[c] = sum over j of w[c * taps + j] * (the last `taps` inputs)[j][c] for columns [c0, c0 + n) of n_row. state:
  * [taps - 1][n_row], the inputs before, oldest first; x is moved in. */
-typedef void tn_conv1d_fn(float *state, const float *w, const float *x, float *y, int32_t taps, int32_t n_row, int32_t c0,
-                          int32_t n);
+typedef void tn_conv1d_fn(float *state, const float *w, const float *x, float *y, int32_t taps, int32_t n_row,
+                          int32_t c0, int32_t n);
 
 /* The gated delta rule of one head (Yang et al. 2024): state S [k_dim][v_dim];
  *   S = e^g S;  d = beta * (v - S^T k);  S = S + k d^T;  out = S^T q / sqrt(k_dim)
  * scratch: v_dim floats. */
-typedef void tn_delta_fn(float *state, const float *q, const float *k, const float *v, float g, float beta, float *out,
-                         int32_t k_dim, int32_t v_dim, float *scratch);
+typedef void tn_delta_fn(float *state, const float *q, const float *k, const float *v, float g, float beta,
+                         float *out, int32_t k_dim, int32_t v_dim, float *scratch);
 
 #endif
