@@ -41,9 +41,10 @@ static void add_shape(tn_buf *to, const char *text, int32_t layer) {
     }
 }
 
-static void end_fold(folder *f) {
-    if (f->alike == 1) tn_buf_printf(f->out, "  layer %d: alike\n", f->layer);
-    if (f->alike > 1) tn_buf_printf(f->out, "  layers %d to %d: alike\n", f->layer - f->alike + 1, f->layer);
+/* Says which layers, up to `last`, were like the one shown before them. */
+static void end_fold(folder *f, int32_t last) {
+    if (f->alike == 1) tn_buf_printf(f->out, "  layer %d: alike\n", last);
+    if (f->alike > 1) tn_buf_printf(f->out, "  layers %d to %d: alike\n", last - f->alike + 1, last);
     f->alike = 0;
 }
 
@@ -53,9 +54,7 @@ static void end_layer(folder *f) {
     if (same) {
         f->alike++;
     } else {
-        f->layer--;
-        end_fold(f);
-        f->layer++;
+        end_fold(f, f->layer - 1);
         tn_buf_add(f->out, f->text.p ? f->text.p : "", f->text.n);
         f->last.n = 0;
         tn_buf_add(&f->last, f->shape.p ? f->shape.p : "", f->shape.n);
@@ -67,7 +66,7 @@ static void end_layer(folder *f) {
 static void add_line(folder *f, int32_t layer, const char *line) {
     if (layer != f->layer) {
         end_layer(f);
-        if (layer != f->layer + 1) end_fold(f);
+        if (layer != f->layer + 1) end_fold(f, f->layer);
         f->layer = layer;
     }
     tn_buf_str(&f->text, line);
@@ -76,7 +75,7 @@ static void add_line(folder *f, int32_t layer, const char *line) {
 
 static void finish(folder *f) {
     end_layer(f);
-    end_fold(f);
+    end_fold(f, f->layer);
     f->out->failed |= f->text.failed || f->shape.failed || f->last.failed;
     tn_buf_free(&f->text);
     tn_buf_free(&f->shape);

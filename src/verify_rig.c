@@ -18,17 +18,6 @@ void tn_rig_close(tn_rig *rig) {
 
 /* ---- weights ---- */
 
-/* Where the f16 scales of a block are, for types without an encoder: their blocks are random bits but for those. */
-static const struct {
-    tn_type type;
-    int32_t at[2]; /* byte offsets; -1: none */
-    float scale;
-} scales[] = {
-    {TN_TYPE_Q2_K, {80, 82}, 0.01f},     {TN_TYPE_Q3_K, {108, -1}, 0.001f},  {TN_TYPE_Q4_K, {0, 2}, 0.0003f},
-    {TN_TYPE_Q5_K, {0, 2}, 0.0002f},     {TN_TYPE_Q6_K, {208, -1}, 0.0001f}, {TN_TYPE_IQ4_NL, {0, -1}, 0.002f},
-    {TN_TYPE_IQ4_XS, {0, -1}, 0.00008f},
-};
-
 static uint32_t next(uint32_t *seed) { /* xorshift (Marsaglia 2003) */
     *seed ^= *seed << 13;
     *seed ^= *seed >> 17;
@@ -39,21 +28,6 @@ static float uniform(uint32_t *seed, float low, float high) {
     return low + (high - low) * (float)(next(seed) >> 8) / 16777216.0f;
 }
 
-static bool fill_blocks(tn_type type, uint8_t *to, size_t bytes, uint32_t *seed) {
-    for (size_t k = 0; k < sizeof scales / sizeof *scales; k++) {
-        if (scales[k].type != type) continue;
-        size_t block = (size_t)tn_type_get(type)->bytes;
-        for (size_t i = 0; i < bytes; i++) to[i] = (uint8_t)(next(seed) >> 16);
-        for (size_t b = 0; b < bytes; b += block)
-            for (int j = 0; j < 2; j++) {
-                uint16_t half = tn_f32_to_f16(scales[k].scale * uniform(seed, 0.5f, 1.0f));
-                if (scales[k].at[j] >= 0) memcpy(to + b + scales[k].at[j], &half, sizeof half);
-            }
-        return true;
-    }
-    return false;
-}
-
 /* Ranges of random values. Tables of inputs (as many rows as there are ids) are wide, matrices such that products stay
  * near 1. */
 static void range_of(tn_fill fill, int32_t n_out, float *low, float *high) {
@@ -62,14 +36,13 @@ static void range_of(tn_fill fill, int32_t n_out, float *low, float *high) {
     if (fill == TN_FILL_RANDOM && n_out == TN_RIG_VOCAB) *high = 2, *low = -2;
 }
 
-/* The bytes of a weight; NULL when out of memory, or where the type can neither be encoded nor made up. */
+/* The bytes of a weight; NULL when out of memory. */
 static void *make_data(tn_arena *arena, const tn_weight *w, tn_fill fill, uint32_t seed) {
     const tn_type_info *t = tn_type_get(w->type);
     size_t row = tn_type_row_bytes(w->type, (size_t)w->n_in);
     uint8_t *data = tn_arena_alloc(arena, row * (size_t)w->n_out);
     float *x = tn_arena_alloc(arena, (size_t)w->n_in * sizeof *x), low, high;
     if (!data || !x || !row) return NULL;
-    if (!t->encode) return fill_blocks(w->type, data, row * (size_t)w->n_out, &seed) ? data : NULL;
     range_of(fill, w->n_out, &low, &high);
     for (int32_t r = 0; r < w->n_out; r++) {
         for (int32_t c = 0; c < w->n_in; c++)

@@ -22,6 +22,13 @@ enum { TN_LAUNCH_MAX = 32 }; /* nodes in a launch */
 
 const char *tn_kind_name(int kind);
 
+/* The place of a node among the nodes of a launch; -1: it is not there. */
+static inline int32_t tn_index_in(const int32_t *nodes, int32_t n, int32_t node) {
+    for (int32_t i = 0; i < n; i++)
+        if (nodes[i] == node) return i;
+    return -1;
+}
+
 typedef struct tn_launch {
     int kind;
     int32_t n;

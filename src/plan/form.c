@@ -1,19 +1,13 @@
 /* Telling the form of a launch; see form.h. */
 #include "plan/form.h"
 
-static int32_t index_in(const int32_t *nodes, int32_t n, int32_t node) {
-    for (int32_t i = 0; i < n; i++)
-        if (nodes[i] == node) return i;
-    return -1;
-}
-
 /* Whether node i reads what the launch makes as it stands there: no slice of it and, unless the node is one that writes or reads
  * a state, nothing that repeats along its row. Then a tile or head of the result follows from the same tile or head. */
 static bool reads_whole(const tn_graph *g, const int32_t *nodes, int32_t n, int32_t i) {
     const tn_node *node = &g->nodes[nodes[i]];
     for (int k = 0; k < node->n_src; k++) {
         tn_src s = node->src[k];
-        if (index_in(nodes, n, s.node) < 0 || tn_shape_of(g, s)->dtype == TN_DTYPE_STATE) continue;
+        if (tn_index_in(nodes, n, s.node) < 0 || tn_shape_of(g, s)->dtype == TN_DTYPE_STATE) continue;
         if (s.first || s.cols != tn_shape_of(g, s)->cols) return false;
         if (tn_ops[node->op].class != TN_STATE && s.cols != node->out[0].cols) return false;
     }
@@ -26,7 +20,7 @@ static const char *check_after(const tn_graph *g, const int32_t *nodes, int32_t 
     tn_class class = tn_ops[node->op].class;
     if (class != TN_ELEMENT && class != TN_BLOCK) return "an op on the result needs whole rows";
     for (int k = 0; k < node->n_src; k++) {
-        int32_t from = index_in(nodes, n, node->src[k].node);
+        int32_t from = tn_index_in(nodes, n, node->src[k].node);
         if (from < 0) continue;
         if (s->role[from] == TN_BEFORE) return "an op on the result reads a row op of the same launch";
     }
@@ -37,7 +31,7 @@ static const char *check_after(const tn_graph *g, const int32_t *nodes, int32_t 
 static void join_parts(const tn_graph *g, const int32_t *nodes, int32_t n, tn_form *s, int32_t i) {
     s->part[i] = s->n_parts++;
     for (int k = 0; k < g->nodes[nodes[i]].n_src; k++) {
-        int32_t from = index_in(nodes, n, g->nodes[nodes[i]].src[k].node);
+        int32_t from = tn_index_in(nodes, n, g->nodes[nodes[i]].src[k].node);
         if (from < 0 || s->role[from] == TN_BEFORE || s->part[from] == s->part[i]) continue;
         int32_t gone = s->part[from];
         for (int32_t j = 0; j <= i; j++) {
@@ -71,7 +65,7 @@ static const char *classify_matmuls(const tn_graph *g, const int32_t *nodes, int
         const tn_node *node = &g->nodes[nodes[i]];
         bool depends = false;
         for (int k = 0; k < node->n_src; k++) {
-            int32_t from = index_in(nodes, n, node->src[k].node);
+            int32_t from = tn_index_in(nodes, n, node->src[k].node);
             depends |= from >= 0 && s->role[from] != TN_BEFORE;
         }
         bool core = tn_ops[node->op].class == TN_MATMUL;
@@ -199,7 +193,7 @@ static const char *classify_rows(const tn_graph *g, const int32_t *nodes, int32_
 const char *tn_form_of(tn_form *form, const tn_graph *g, const int32_t *nodes, int32_t n,
                        const tn_form_limits *limits) {
     *form = (tn_form){0};
-    if (n > TN_FORM_MAX_NODES) return "too many nodes for one launch";
+    if (n > TN_LAUNCH_MAX) return "too many nodes for one launch";
     bool matmul = false, attention = false, scan = false;
     for (int32_t i = 0; i < n; i++) {
         const tn_node *node = &g->nodes[nodes[i]];

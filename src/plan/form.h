@@ -14,12 +14,10 @@ typedef enum tn_form_kind { TN_FORM_ROWS, TN_FORM_MATMULS, TN_FORM_ATTEND, TN_FO
 /* Of a node: before the core, the core itself (a matmul, the attention, ...), or on its results. In rows all are before. */
 typedef enum tn_role { TN_BEFORE, TN_CORE, TN_AFTER } tn_role;
 
-enum { TN_FORM_MAX_NODES = TN_LAUNCH_MAX };
-
 typedef struct tn_form {
     tn_form_kind kind;
-    tn_role role[TN_FORM_MAX_NODES]; /* of each node of the launch */
-    int32_t part[TN_FORM_MAX_NODES]; /* matmuls: nodes of one part read each other's columns; not of BEFORE nodes */
+    tn_role role[TN_LAUNCH_MAX]; /* of each node of the launch */
+    int32_t part[TN_LAUNCH_MAX]; /* matmuls: nodes of one part read each other's columns; not of BEFORE nodes */
     int32_t n_parts;
     int32_t max_rows; /* rows at the phase's maximum */
 } tn_form;

@@ -18,8 +18,8 @@ typedef struct maker {
     const tn_launch *from;
     tn_cpu_launch *to;
     tn_form form;
-    tn_cpu_operand local[TN_FORM_MAX_NODES][TN_MAX_OUT]; /* where results are while the launch runs */
-    size_t scratch;                                      /* bytes taken */
+    tn_cpu_operand local[TN_LAUNCH_MAX][TN_MAX_OUT]; /* where results are while the launch runs */
+    size_t scratch;                                  /* bytes taken */
     bool failed;
 } maker;
 
@@ -28,9 +28,7 @@ static const tn_node *node_at(const maker *m, int32_t i) {
 }
 
 static int32_t index_in(const maker *m, int32_t node) {
-    for (int32_t i = 0; i < m->from->n; i++)
-        if (m->from->nodes[i] == node) return i;
-    return -1;
+    return tn_index_in(m->from->nodes, m->from->n, node);
 }
 
 static void *take(maker *m, size_t count, size_t size) {

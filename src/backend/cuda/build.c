@@ -41,9 +41,9 @@ typedef struct maker {
     tn_cuda_launch *to;
     tn_buf *head;
     tn_form form;
-    int32_t slot[TN_FORM_MAX_NODES]; /* offset of a node's row in shared memory, floats; -1: not there */
-    int32_t slot_floats;             /* of all slots */
-    int32_t slot_parts;              /* a slot holds one of so many parts of a row */
+    int32_t slot[TN_LAUNCH_MAX]; /* offset of a node's row in shared memory, floats; -1: not there */
+    int32_t slot_floats;         /* of all slots */
+    int32_t slot_parts;          /* a slot holds one of so many parts of a row */
     int32_t n_values, n_weights, n_row_ops;
     int32_t max_rows;
     const char *why; /* the first thing that is wrong */
@@ -54,9 +54,7 @@ static const tn_node *node_at(const maker *m, int32_t i) {
 }
 
 static int32_t index_in(const maker *m, int32_t node) {
-    for (int32_t i = 0; i < m->ask->n; i++)
-        if (m->ask->nodes[i] == node) return i;
-    return -1;
+    return tn_index_in(m->ask->nodes, m->ask->n, node);
 }
 
 static int fail(maker *m, const char *why) {
@@ -138,7 +136,7 @@ static int32_t last_use(const maker *m, int32_t i) {
 
 /* Places in shared memory for rows that are read inside the launch: the lowest that is free while they live. */
 static void place_slots(maker *m, int32_t parts) {
-    int32_t size[TN_FORM_MAX_NODES], last[TN_FORM_MAX_NODES];
+    int32_t size[TN_LAUNCH_MAX], last[TN_LAUNCH_MAX];
     m->slot_parts = parts;
     for (int32_t i = 0; i < m->ask->n; i++) {
         const tn_node *n = node_at(m, i);
@@ -333,7 +331,7 @@ static int32_t rows_of_warp(maker *m, const part_shape *part) {
 
 /* The tables of products, ops on results and parts; `tile` columns a block, at most `cap` blocks a part. */
 static void put_parts(maker *m, part_shape *part, int32_t tile, int32_t cap) {
-    int32_t local[TN_FORM_MAX_NODES], block = 0, product = 0, after = 0;
+    int32_t local[TN_LAUNCH_MAX], block = 0, product = 0, after = 0;
     tn_buf_printf(m->head, "#define FIRST_WEIGHT %d\n#define PRODUCTS ", m->n_weights);
     for (int32_t p = 0; p < m->form.n_parts; p++)
         for (int32_t i = 0; i < m->ask->n; i++) {
@@ -410,7 +408,7 @@ static void make_matmul(maker *m, part_shape *part, int32_t max_products) {
 }
 
 static void make_matmuls(maker *m) {
-    part_shape part[TN_FORM_MAX_NODES];
+    part_shape part[TN_LAUNCH_MAX];
     int32_t max_products = 0;
     for (int32_t p = 0; p < m->form.n_parts; p++) {
         part[p] = measure_part(m, p);
@@ -432,7 +430,7 @@ static void put_cache(maker *m, const tn_attr *a) {
 }
 
 static void make_attend(maker *m) {
-    int32_t core = 0, local[TN_FORM_MAX_NODES], n_after = 0;
+    int32_t core = 0, local[TN_LAUNCH_MAX], n_after = 0;
     while (m->form.role[core] != TN_CORE) core++;
     const tn_node *n = node_at(m, core);
     const tn_attr *a = &n->attr;

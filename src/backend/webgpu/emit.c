@@ -84,9 +84,7 @@ tn_text tn_emit_number(tn_emit *e, uint32_t value) {
 }
 
 int32_t tn_emit_index(const tn_emit *e, int32_t node) {
-    for (int32_t i = 0; i < e->n; i++)
-        if (e->nodes[i] == node) return i;
-    return -1;
+    return tn_index_in(e->nodes, e->n, node);
 }
 
 int32_t tn_emit_row_words(const tn_emit *e, int32_t node) {
@@ -106,7 +104,7 @@ static bool is_weight(const tn_emit *e, const tn_node *n, int k) {
 
 /* Lets windows cover all segments of the launch: in the order of slabs and places, as few as the binding size allows. */
 static void make_windows(tn_emit *e) {
-    const tn_webgpu_segment *all[TN_FORM_MAX_NODES * 2];
+    const tn_webgpu_segment *all[TN_LAUNCH_MAX * 2];
     int32_t n = 0;
     for (int32_t i = 0; i < e->n && e->d->weights; i++)
         for (int k = 0; k < tn_emit_node(e, i)->n_src; k++) {

@@ -54,7 +54,7 @@ typedef struct tn_emit {
     uint32_t number[TN_WEBGPU_MAX_NUMBERS];
     struct {
         int32_t node, first, number;
-    } placed[2 * TN_FORM_MAX_NODES]; /* where operands from outside lie: the numbers that say so */
+    } placed[2 * TN_LAUNCH_MAX]; /* where operands from outside lie: the numbers that say so */
     int32_t n_placed;
     int32_t n_numbers;
     tn_webgpu_window window[TN_WEBGPU_MAX_WINDOWS];
@@ -69,7 +69,7 @@ typedef struct tn_emit {
     uint64_t types_used;
     bool int8, halves;
 
-    tn_webgpu_value value[TN_FORM_MAX_NODES];
+    tn_webgpu_value value[TN_LAUNCH_MAX];
     /* how row ops are to be written here */
     int32_t parts;     /* columns are cut into this many: heads of the cache; 1: whole rows */
     bool rows_apart;   /* matmuls: nothing stored is read back, stores are the first workgroup's */

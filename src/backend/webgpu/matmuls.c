@@ -9,11 +9,11 @@ enum { MAX_GROUPS_BEFORE = 2048 };
 
 typedef struct part {
     int32_t number;
-    int32_t product[TN_FORM_MAX_NODES], n; /* nodes of the launch */
-    int32_t cols;                          /* of the segment */
-    int32_t per_group;                     /* columns of a workgroup */
-    int32_t first, last;                   /* workgroups */
-    int32_t quantized;                     /* results that are quantized */
+    int32_t product[TN_LAUNCH_MAX], n; /* nodes of the launch */
+    int32_t cols;                      /* of the segment */
+    int32_t per_group;                 /* columns of a workgroup */
+    int32_t first, last;               /* workgroups */
+    int32_t quantized;                 /* results that are quantized */
 } part;
 
 /* How the work is cut. */
