@@ -37,7 +37,7 @@ check: setup ## formatting, the direction of includes, CUDA kernels where there 
 	@scripts/check-includes.sh
 	@scripts/check-cuda.sh
 
-fuzz: ## each fuzz target for a minute, under sanitizers (needs clang)
+fuzz: ## each fuzz target for a minute, under sanitizers (installs clang)
 	@scripts/fuzz.sh
 
 format: setup ## rewrite the C files in the project's format
@@ -47,4 +47,4 @@ install: all ## install below PREFIX
 	cmake --install $(BUILD)
 
 clean: ## remove what was built
-	rm -rf $(BUILD) $(BUILD)-test $(BUILD)-sanitize
+	rm -rf $(BUILD) $(BUILD)-test $(BUILD)-sanitize build-fuzz

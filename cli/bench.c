@@ -1,13 +1,11 @@
 /* tenon bench: tokens a second, measured as llama-bench does: random tokens, a prompt in steps of -ub (pp) or one
  * token after the other (tg), behind so many in the cache (@ d), a run to warm up and -r that count. */
-#include "engine.h"
+#include "bench.h"
 #include "out.h"
-#include "table.h"
 #include "verbs.h"
 
 #include <sched.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
 /* The values of one option of the grid; where none was given, its default. */
@@ -20,12 +18,14 @@ static int32_t cores(void) {
     return sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
 }
 
-static void random_ids(int32_t *ids, size_t n, int32_t n_vocab) {
-    uint32_t state = 1; /* Numerical Recipes' generator: any ids will do, the same each time */
+int32_t *bench_random_ids(size_t n, int32_t n_vocab) {
+    int32_t *ids = cli_realloc(NULL, n * sizeof *ids);
+    uint32_t state = 1; /* Numerical Recipes' generator */
     for (size_t i = 0; i < n; i++) {
         state = state * 1664525u + 1013904223u;
         ids[i] = (int32_t)((state >> 8) % (uint32_t)n_vocab);
     }
+    return ids;
 }
 
 /* Brings the cache to `depth` tokens. */
@@ -37,8 +37,7 @@ static tn_status prepare(cli_engine *e, const int32_t *ids, int32_t depth, tn_er
     return status ? status : cli_feed(e, ids, (size_t)depth, err);
 }
 
-/* One run, timed: a prompt, or a token after the other. */
-static tn_status time_run(cli_engine *e, const bench_row *r, const int32_t *ids, double *seconds, tn_error *err) {
+tn_status bench_time_run(cli_engine *e, const bench_row *r, const int32_t *ids, double *seconds, tn_error *err) {
     tn_status status = prepare(e, ids, r->n_depth, err);
     double start = cli_seconds();
     if (!status && r->n_prompt) status = cli_feed(e, ids, (size_t)r->n_prompt, err);
@@ -47,30 +46,36 @@ static tn_status time_run(cli_engine *e, const bench_row *r, const int32_t *ids,
     return status;
 }
 
-/* A test on the open model: its session, the warm-up, the runs, a row of the table. */
-static tn_status run_test(cli_engine *e, bench_table *table, bench_row *r, tn_error *err) {
+tn_status bench_warm_up(cli_engine *e, const bench_row *r, const int32_t *ids, tn_error *err) {
+    double unused;
+    bench_row warm = *r;
+    if (warm.n_gen) warm.n_gen = 1;
+    return e->o->no_warmup ? TN_OK : bench_time_run(e, &warm, ids, &unused, err);
+}
+
+/* One fusion on the open model: its session, the warm-up, the runs, a row of the table. */
+static tn_status run_fuse(cli_engine *e, bench_table *table, bench_row *r, tn_error *err) {
     const cli_options *o = e->o;
     int32_t n = r->n_prompt + r->n_gen;
-    size_t n_ids = (size_t)(n > r->n_depth ? n : r->n_depth);
-    int32_t *ids = cli_realloc(NULL, n_ids * sizeof *ids);
+    int32_t *ids = NULL;
     cli_session_wish wish = {.n_ctx = r->n_depth + n, .n_ubatch = o->n_ubatch, .fuse = r->fuse};
-    double unused;
+    char what[100];
     tn_status status = cli_open_session(e, &wish, err);
     if (status) goto done;
-    random_ids(ids, n_ids, e->about.n_vocab);
+    ids = bench_random_ids((size_t)(n > r->n_depth ? n : r->n_depth), e->about.n_vocab);
     r->about = &e->about;
     r->info = &e->info;
     r->seconds = cli_realloc(NULL, (size_t)o->repetitions * sizeof *r->seconds);
-    if (!o->no_warmup) {
-        bench_row warm = *r;
-        if (warm.n_gen) warm.n_gen = 1;
-        status = time_run(e, &warm, ids, &unused, err);
-    }
+    bench_test_name(what, sizeof what, r->n_prompt, r->n_gen, r->n_depth);
+    cli_show_progress(o, what, 0);
+    status = bench_warm_up(e, r, ids, err);
     r->started = time(NULL);
     for (int32_t i = 0; i < o->repetitions && !status; i++) {
-        status = time_run(e, r, ids, &r->seconds[i], err);
+        cli_show_progress(o, what, (double)i / o->repetitions);
+        status = bench_time_run(e, r, ids, &r->seconds[i], err);
         r->n_runs = i + 1;
     }
+    cli_show_progress(o, what, 1);
     if (!status) bench_table_row(table, r);
 done:
     tn_session_close(&e->session);
@@ -79,28 +84,48 @@ done:
     return status;
 }
 
-/* All tests of one model with so many threads: depth by depth, prompts, then generations, each with every fusion. */
-static tn_status run_model(const cli_options *o, const char *path, int32_t threads, bench_table *table,
-                           tn_error *err) {
+static tn_status run_test(cli_engine *e, bench_table *table, const bench_row *row, tn_error *err) {
+    const cli_options *o = e->o;
+    char *all = "all";
+    cli_words fuses = o->fuses.n ? o->fuses : (cli_words){&all, 1};
+    tn_status status = TN_OK;
+    for (size_t f = 0; f < fuses.n && !status; f++) {
+        bench_row r = *row;
+        r.fuse = fuses.v[f];
+        status = run_fuse(e, table, &r, err);
+    }
+    return status;
+}
+
+/* All tests of one model with so many threads: depth by depth, prompts, then generations. */
+static tn_status each_test_of(const cli_options *o, const char *path, int32_t threads, bench_table *table,
+                              bench_test test, tn_error *err) {
     int32_t depth = 0, prompt = 512, gen = 128;
     cli_ints depths = or_default(o->depths, &depth);
     cli_ints tests[] = {or_default(o->prompts, &prompt), or_default(o->gens, &gen)};
-    char *all = "all";
-    cli_words fuses = o->fuses.n ? o->fuses : (cli_words){&all, 1};
     cli_engine e = {0};
     cli_session_wish wish = {.path = path, .threads = threads};
     tn_status status = cli_open_model(&e, o, &wish, err);
     for (size_t d = 0; d < depths.n; d++)
         for (size_t t = 0; t < 2; t++)
-            for (size_t i = 0; i < tests[t].n; i++)
-                for (size_t f = 0; f < fuses.n && !status && tests[t].v[i]; f++) {
-                    bench_row row = {.path = path, .threads = threads ? threads : cores(), .fuse = fuses.v[f]};
-                    row.n_depth = depths.v[d];
-                    *(t == 0 ? &row.n_prompt : &row.n_gen) = tests[t].v[i];
-                    status = run_test(&e, table, &row, err);
-                }
+            for (size_t i = 0; i < tests[t].n && !status; i++) {
+                if (!tests[t].v[i]) continue;
+                bench_row row = {.path = path, .threads = threads ? threads : cores(), .n_depth = depths.v[d]};
+                *(t == 0 ? &row.n_prompt : &row.n_gen) = tests[t].v[i];
+                status = test(&e, table, &row, err);
+            }
     if (!status) cli_note_memory(&e);
     cli_close(&e);
+    return status;
+}
+
+tn_status bench_each_test(const cli_options *o, bench_table *table, bench_test test, tn_error *err) {
+    int32_t any = 0;
+    cli_ints threads = or_default(o->thread_counts, &any);
+    tn_status status = TN_OK;
+    for (size_t m = 0; m < o->models.n; m++)
+        for (size_t t = 0; t < threads.n && !status; t++)
+            status = each_test_of(o, o->models.v[m], threads.v[t], table, test, err);
     return status;
 }
 
@@ -111,15 +136,13 @@ static bool all_zero(cli_ints list) {
 }
 
 tn_status cli_bench(const cli_options *o, tn_error *err) {
+    if (o->compared[0]) return bench_compare(o, err);
+    if (!o->models.n) return cli_fail(err, TN_ERR_USAGE, "bench needs -m FILE[,FILE] or --compare");
     if (all_zero(o->prompts) && all_zero(o->gens))
         return cli_fail(err, TN_ERR_USAGE, "nothing to measure: -p and -n are both 0");
-    int32_t any = 0;
-    cli_ints threads = or_default(o->thread_counts, &any);
+    if (o->ablate) return bench_ablate(o, err);
     bench_table table = {.o = o};
-    tn_status status = TN_OK;
-    for (size_t m = 0; m < o->models.n; m++)
-        for (size_t t = 0; t < threads.n && !status; t++)
-            status = run_model(o, o->models.v[m], threads.v[t], &table, err);
+    tn_status status = bench_each_test(o, &table, run_test, err);
     bench_table_end(&table);
     return status;
 }

@@ -10,8 +10,8 @@ tn_status cli_explain(const cli_options *o, tn_error *err) {
         .format = o->json ? TN_FORMAT_JSON : (tn_format)o->format,
         .verbose = o->verbose,
     };
-    if (o->json && o->format == TN_FORMAT_DOT)
-        return cli_fail(err, TN_ERR_USAGE, "--json and --format dot exclude each other");
+    if (o->json && o->format != TN_FORMAT_TEXT && o->format != TN_FORMAT_JSON)
+        return cli_fail(err, TN_ERR_USAGE, "--json excludes other formats");
     tn_status status = cli_open(&e, o, err);
     if (!status) status = tn_explain(e.session, &options, cli_stdout_sink(), err);
     cli_close(&e);

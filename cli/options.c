@@ -14,6 +14,7 @@
 typedef enum option_type {
     FLAG,   /* bool */
     TEXT,   /* const char * */
+    PAIR,   /* const char *[2]: two words */
     INT,    /* int32_t in [min, max] */
     SEED,   /* int64_t in [min, max] */
     REAL,   /* float in [min, max] */
@@ -48,7 +49,7 @@ enum {
 static const option options[] = {
     /* model and device */
     {"-m", "--model", "FILE", ONE_MODEL, ONE_MODEL & ~VERIFY, TEXT, AT(model), 0, 0, "the model, a GGUF file"},
-    {"-m", "--model", "FILE[,FILE]", BENCH, BENCH, WORDS, AT(models), 0, 0, "the models"},
+    {"-m", "--model", "FILE[,FILE]", BENCH, 0, WORDS, AT(models), 0, 0, "the models"},
     {"-b", "--backend", "NAME", DEVICE, 0, TEXT, AT(backend), 0, 0, "cpu (default), cpu:ref, cpu:avx2, cpu:avx512, webgpu, cuda[:N]"},
     {"-t", "--threads", "N", (DEVICE & ~BENCH) | QUANTIZE, 0, INT, AT(threads), 1, 1024, "CPU threads (default: one per core)"},
     {"-t", "--threads", "N[,N]", BENCH, 0, INTS, AT(thread_counts), 1, 1024, "CPU threads (default: one per core)"},
@@ -109,7 +110,7 @@ static const option options[] = {
 
     /* explain, verify */
     {"--phase", NULL, "decode|prefill", EXPLAIN, 0, CHOICE, AT(phase), 0, 0, "which program (default: decode)"},
-    {"--format", NULL, "text|dot|json", EXPLAIN, 0, CHOICE, AT(format), 0, 0, "(default: text)"},
+    {"--format", NULL, "text|dot|json|html|svg", EXPLAIN, 0, CHOICE, AT(format), 0, 0, "(default: text)"},
     {"--rules", NULL, NULL, VERIFY, 0, FLAG, AT(rules), 0, 0, "every fusion rule, fused against unfused"},
     {"--ops", NULL, NULL, VERIFY, 0, FLAG, AT(ops), 0, 0, "every op, backend against reference"},
 
@@ -119,6 +120,8 @@ static const option options[] = {
     {"-d", "--n-depth", "N[,N]", BENCH, 0, INTS, AT(depths), 0, 1 << 24, "tokens in the cache beforehand (default: 0)"},
     {"-r", "--repetitions", "N", BENCH, 0, INT, AT(repetitions), 1, 10000, "how often each test runs (default: 5)"},
     {"--no-warmup", NULL, NULL, BENCH, 0, FLAG, AT(no_warmup), 0, 0, "leave out the run before each test that is not counted"},
+    {"--compare", NULL, "A.json B.json", BENCH, 0, PAIR, AT(compared), 0, 0, "tell which tests of two results (json or jsonl) differ by more than noise (Welch's test, 95 %); exit code 1 where B is slower"},
+    {"--ablate", NULL, NULL, BENCH, 0, FLAG, AT(ablate), 0, 0, "all rules, none, and each one left out: what each of them gains"},
     {"-o", "--output", "md|csv|json|jsonl", BENCH, 0, CHOICE, AT(table), 0, 0, "(default: md)"},
 
     /* talk */
@@ -252,7 +255,8 @@ static tn_status store(const option *r, const char *value, cli_options *o, tn_er
     tn_status status = TN_OK;
     switch (r->type) {
     case FLAG: *(bool *)at = true; break;
-    case TEXT: *(const char **)at = value; break;
+    case TEXT:
+    case PAIR: *(const char **)at = value; break;
     case INT:
     case SEED:
         status = parse_number(r, value, value + strlen(value), &number, err);
@@ -319,15 +323,17 @@ static tn_status parse_words(const cli_verb *verb, int argc, char **argv, cli_op
         while (r < n_options && !(options[r].verbs & verb->bit && is_named(&options[r], word))) r++;
         if (r == n_options) return unknown_option(verb, word, err);
         const char *value = NULL;
-        if (options[r].arg) {
-            if (i + 1 == argc) return cli_fail(err, TN_ERR_USAGE, "%s needs a value: %s", word, options[r].arg);
-            value = argv[++i];
-        }
+        int n_values = options[r].type == PAIR ? 2 : options[r].arg != NULL;
+        if (n_values > argc - 1 - i)
+            return cli_fail(err, TN_ERR_USAGE, "%s needs %s: %s", word, n_values > 1 ? "two values" : "a value",
+                            options[r].arg);
+        if (n_values) value = argv[++i];
         given[r] = true;
         option row = options[r];
         row.name = word; /* errors call it as the user did */
         tn_status status = store(&row, value, o, err);
         if (status) return status;
+        if (n_values > 1) ((const char **)((char *)o + row.at))[1] = argv[++i];
     }
     return TN_OK;
 }

@@ -66,7 +66,8 @@ typedef struct cli_options {
     cli_words models, fuses;
     cli_ints prompts, gens, depths, thread_counts;
     int32_t repetitions;
-    bool no_warmup;
+    bool no_warmup, ablate;
+    const char *compared[2];
     int table; /* cli_table */
 } cli_options;
 

@@ -1,30 +1,40 @@
 /* The results of bench. Names of tests, columns and fields are llama-bench's, so that what reads its output reads
  * this. */
-#include "table.h"
+#include "bench.h"
 #include "out.h"
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- numbers ---- */
 
-typedef struct spread {
-    double mean, deviation; /* of the sample */
-} spread;
+static double tokens_per_second(const bench_row *r, int32_t run) {
+    return (r->n_prompt + r->n_gen) / r->seconds[run];
+}
 
-/* Of value(i) = per_second ? tokens / seconds[i] : 1e9 * seconds[i]. */
-static spread measure(const bench_row *r, bool per_second) {
-    double n = r->n_prompt + r->n_gen, sum = 0, squares = 0;
-    spread s = {0};
-    for (int32_t i = 0; i < r->n_runs; i++) sum += per_second ? n / r->seconds[i] : 1e9 * r->seconds[i];
-    s.mean = sum / r->n_runs;
-    for (int32_t i = 0; i < r->n_runs; i++) {
-        double d = (per_second ? n / r->seconds[i] : 1e9 * r->seconds[i]) - s.mean;
-        squares += d * d;
-    }
-    if (r->n_runs > 1) s.deviation = sqrt(squares / (r->n_runs - 1));
+static double nanoseconds(const bench_row *r, int32_t run) {
+    return 1e9 * r->seconds[run];
+}
+
+static cli_spread measure(const bench_row *r, double (*value)(const bench_row *r, int32_t run)) {
+    double *v = cli_realloc(NULL, (size_t)r->n_runs * sizeof *v);
+    for (int32_t i = 0; i < r->n_runs; i++) v[i] = value(r, i);
+    cli_spread s = cli_spread_of(v, (size_t)r->n_runs);
+    free(v);
     return s;
+}
+
+cli_spread bench_speed(const bench_row *r) {
+    return measure(r, tokens_per_second);
+}
+
+void bench_test_name(char *out, size_t cap, int64_t n_prompt, int64_t n_gen, int64_t n_depth) {
+    int n = n_prompt && n_gen ? snprintf(out, cap, "pp%" PRId64 "+tg%" PRId64, n_prompt, n_gen)
+            : n_prompt        ? snprintf(out, cap, "pp%" PRId64, n_prompt)
+                              : snprintf(out, cap, "tg%" PRId64, n_gen);
+    if (n_depth && (size_t)n < cap) snprintf(out + n, cap - (size_t)n, " @ d%" PRId64, n_depth);
 }
 
 static const char *model_type(const bench_row *r) {
@@ -69,12 +79,11 @@ static void markdown_head(void) {
 
 static void markdown_row(const bench_table *t, const bench_row *r) {
     char size[32], params[32], test[64], speed[64];
-    spread s = measure(r, true);
+    cli_spread s = bench_speed(r);
     const char *name = *model_type(r) ? model_type(r) : base_name(r->path);
     format_size(size, sizeof size, r->about->file_bytes);
     format_count(params, sizeof params, r->about->n_params);
-    int n = snprintf(test, sizeof test, "%s%d", r->n_prompt ? "pp" : "tg", r->n_prompt + r->n_gen);
-    if (r->n_depth) snprintf(test + n, sizeof test - (size_t)n, " @ d%d", r->n_depth);
+    bench_test_name(test, sizeof test, r->n_prompt, r->n_gen, r->n_depth);
     snprintf(speed, sizeof speed, "%.2f ± %.2f", s.mean, s.deviation);
     /* the sign takes two bytes and one column */
     printf("| %-30s | %10s | %10s | %-10s | %7d | %-8s | %15s | %21s |\n", name, size, params, backend(t), r->threads,
@@ -84,18 +93,17 @@ static void markdown_row(const bench_table *t, const bench_row *r) {
 /* ---- fields, for programs ---- */
 
 static json_t *samples(const bench_row *r, bool per_second) {
-    double n = r->n_prompt + r->n_gen;
     json_t *list = json_array();
     for (int32_t i = 0; i < r->n_runs; i++)
-        json_array_append_new(list, per_second ? json_real(n / r->seconds[i])
-                                               : json_integer((json_int_t)llround(1e9 * r->seconds[i])));
+        json_array_append_new(list, per_second ? json_real(tokens_per_second(r, i))
+                                               : json_integer((json_int_t)llround(nanoseconds(r, i))));
     return list;
 }
 
 /* One row as an object: the columns of CSV are its keys, in this order. */
 static json_t *fields(const bench_table *t, const bench_row *r) {
     static const char *const kv_types[] = {"f16", "q8_0", "f32"}, *const act_types[] = {"int8", "f32"};
-    spread ns = measure(r, false), ts = measure(r, true);
+    cli_spread ns = measure(r, nanoseconds), ts = bench_speed(r);
     char when[32], hash[32];
     strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", gmtime(&r->started));
     snprintf(hash, sizeof hash, "%016" PRIx64, r->info->plan_hash);

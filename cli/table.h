@@ -3,6 +3,7 @@
 #define CLI_TABLE_H
 
 #include "options.h"
+#include "stats.h"
 
 #include <time.h>
 
@@ -15,6 +16,8 @@ typedef struct bench_row {
     double *seconds; /* of each run */
     int32_t n_runs;
 } bench_row;
+
+cli_spread bench_speed(const bench_row *r); /* tokens a second */
 
 typedef struct bench_table {
     const cli_options *o;

@@ -152,7 +152,8 @@ typedef struct tn_session_info {
     uint64_t kv_bytes;                         /* cache at full context */
     uint64_t arena_bytes, arena_naive_bytes;   /* planned activation memory, and what it were without reuse */
     uint64_t decode_bytes;                     /* weight bytes read for one token */
-    uint64_t plan_hash;                        /* changes whenever the compiled plan changes */
+    uint64_t decode_hash, prefill_hash;        /* change whenever the phase's compiled plan changes */
+    uint64_t plan_hash;                        /* of both */
 } tn_session_info;
 
 /* TN_ERR_USAGE: sizes beyond reason, an unknown rule, a cache type that the heads do not allow; TN_ERR_RESOURCES: not enough
@@ -167,6 +168,7 @@ typedef struct tn_batch {
     const int32_t *ids;
     const int32_t *seqs; /* 0 .. n_seq-1 per token; NULL: all belong to sequence 0 */
     int32_t n_tokens;
+    bool chosen_only; /* only tn_chosen() will be asked for: the logits stay on the device */
 } tn_batch;
 
 /* Runs the model over a batch. Logits are kept for the last token of each sequence in the batch (sequences in order of
@@ -176,9 +178,35 @@ typedef struct tn_batch {
  * batch's tokens are taken back; where the model's state cannot be, the batch's sequences are cleared. */
 TN_API tn_status tn_step(tn_session *session, const tn_batch *batch, tn_error *err);
 
-/* Logits of row i of the last step, n_vocab floats; NULL when there is no such row. */
+/* Logits of row i of the last step, n_vocab floats; NULL when there is no such row, or they stayed on the device. */
 TN_API const float *tn_logits(const tn_session *session, int32_t row);
 TN_API int32_t tn_logits_rows(const tn_session *session);
+/* The likeliest token by row i of the last step, of equal ones the lowest; -1 when there is no such row. */
+TN_API int32_t tn_chosen(const tn_session *session, int32_t row);
+
+typedef struct tn_greedy {
+    int32_t seq; /* the sequence */
+    int32_t id;  /* the token it goes on with */
+    int32_t n;   /* tokens wanted */
+    /* Called with every token found, in order; false ends it. */
+    bool (*each)(void *data, int32_t id);
+    void *data;
+} tn_greedy;
+
+/* Feeds `id`, then again and again the token that is likeliest next, until n were found, `each` said so or the context is
+ * full. A device that works beside the host may be a step ahead of the call, so the sequence may end with the token found last or
+ * the one before it: tn_sequence_length tells. No logits are kept. Errors as of tn_step. */
+TN_API tn_status tn_step_greedy(tn_session *session, const tn_greedy *options, tn_error *err);
+
+/* When a launch ran, in seconds from the beginning of its step, by the device's clock. */
+typedef struct tn_launch_time {
+    double start, end;
+} tn_launch_time;
+
+/* A step of at most n_ubatch tokens, with every launch timed: times has room for the launches of its phase (decode where each
+ * sequence in the batch has one token, else prefill). Timing costs time: the sum is more than the step takes otherwise.
+ * TN_ERR_UNAVAILABLE where the backend cannot. */
+TN_API tn_status tn_step_timed(tn_session *session, const tn_batch *batch, tn_launch_time *times, tn_error *err);
 
 /* Number of tokens a sequence holds. */
 TN_API int32_t tn_sequence_length(const tn_session *session, int32_t seq);
@@ -228,7 +256,13 @@ TN_API int32_t tn_top_logprobs(const float *logits, int32_t n_vocab, int32_t k, 
 /* ---- seeing inside ---------------------------------------------------------------------------------------------- */
 
 typedef enum tn_phase { TN_PHASE_DECODE, TN_PHASE_PREFILL } tn_phase;
-typedef enum tn_format { TN_FORMAT_TEXT, TN_FORMAT_DOT, TN_FORMAT_JSON } tn_format;
+typedef enum tn_format {
+    TN_FORMAT_TEXT,
+    TN_FORMAT_DOT, /* for Graphviz */
+    TN_FORMAT_JSON,
+    TN_FORMAT_HTML, /* one page, with no resource from elsewhere */
+    TN_FORMAT_SVG,  /* a picture of one layer, such as most are */
+} tn_format;
 
 typedef struct tn_explain_options {
     tn_phase phase;
@@ -238,6 +272,9 @@ typedef struct tn_explain_options {
 
 /* TN_ERR_USAGE for a phase or format that is none. The plain graph, the rules that fired and why others did not, the launches, their kernels, the memory plan. */
 TN_API tn_status tn_explain(const tn_session *session, const tn_explain_options *options, tn_sink out, tn_error *err);
+
+/* The name of the i-th rule of fusion, as tn_session_options.fuse takes it; NULL at the end. */
+TN_API const char *tn_rule_name(int32_t i);
 
 typedef enum tn_verify_what { TN_VERIFY_OPS, TN_VERIFY_RULES, TN_VERIFY_MODEL } tn_verify_what;
 

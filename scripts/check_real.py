@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compare a real model's text, ids and logits with a recorded reference.
 
-    check_real.py TENON MODEL DIR [--backend NAME]
+    check_real.py TENON MODEL DIR [--backend NAME] [--ppl FOLDER]
 
 DIR holds tokenize.json, chat.json, greedy.json, logits-N.{deq,native}.{json,logits}: ids of texts, rendered conversations,
 greedy continuations with the gap between the two best logits at each step, and logits after a prompt. `deq` was computed in f32
@@ -11,6 +11,8 @@ from dequantized weights (exact), `native` with the peer's rounded activations.
   logits          --act f32 --kv-type f32: NMSE at most 1e-6 to deq; defaults: at most 1.25 times native's
   greedy          --act f32 --kv-type f32 against deq, defaults against native: token for token; a departure is told with the
                   gap there, and is a failure where the gap is larger than twice the largest error of a logit (f32: 1e-3)
+  perplexity      FOLDER/text.txt in the chunks that FOLDER/ppl.json tells of: --act f32 --kv-type f32 within 0.01 of deq,
+                  defaults within 1 % of it
 """
 import argparse
 import array
@@ -105,6 +107,17 @@ class Check:
                 self.say(same == len(want) or gaps[same] <= allowed,
                          f"greedy {key:6s} {item['prompt'][:30]!r}: {same} of {len(want)} tokens{told}")
 
+    def perplexity(self):
+        about = json.loads((self.o.ppl / "ppl.json").read_text())
+        for want in about["results"]:
+            if want["model"] != pathlib.Path(self.o.model).name or want["variant"] != "deq":
+                continue
+            for flags, bound in ((EXACT, 0.01), ([], 0.01 * want["ppl"])):
+                got = json.loads(self.tenon("perplexity", "-f", str(self.o.ppl / about["text"]), "-c", str(want["n_ctx"]), "-q",
+                                            "--json", "-b", self.o.backend, *flags))["ppl"]
+                self.say(abs(got - want["ppl"]) <= bound, f"perplexity, {want['n_ctx']} tokens a chunk, "
+                         f"{'exact' if flags else 'defaults'}: {got:.4f}, recorded {want['ppl']} (bound {bound:.2g})")
+
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -112,10 +125,13 @@ def main():
     ap.add_argument("model")
     ap.add_argument("dir", type=pathlib.Path)
     ap.add_argument("--backend", default="cpu")
+    ap.add_argument("--ppl", type=pathlib.Path)
     check = Check(ap.parse_args())
     check.tokenize()
     check.chat()
     check.greedy(check.logits())
+    if check.o.ppl:
+        check.perplexity()
     sys.exit(1 if check.failed else 0)
 
 

@@ -1,5 +1,4 @@
-/* Sessions: plan and compile at open, then steps. Nothing is allocated, matched or hashed on the way of a token but for
- * the growth of a batch's own bookkeeping. */
+/* Sessions: options, plans, memory and programs, all made at open; sequences. Steps are in step.c. */
 #include "engine.h"
 
 #include "base/mem.h"
@@ -31,7 +30,8 @@ tn_status tn_engine_plan(tn_plan *plan, tn_model *model, const tn_session_option
     tn_phase_shape shape = {.max_tokens = tokens,
                             .max_outputs = decode || o->all_logits || tokens < o->n_seq ? tokens : o->n_seq,
                             .one_token = decode,
-                            .all_outputs = decode || o->all_logits};
+                            .all_outputs = decode || o->all_logits,
+                            .choose = model->backend->caps(model->device)->ahead > 0};
     tn_graph g;
     tn_status status = tn_model_build(&g, model->arch, &model->hp, model->file, &model->weights, &shape, err);
     if (status != TN_OK) return status;
@@ -117,8 +117,8 @@ void tn_session_close(tn_session **session) {
         tn_plan_free(&s->plan[i]);
     }
     if (s->memory) b->free_memory(s->model->device, &s->memory);
-    void *owned[] = {s->fuse, s->seqs,    s->pages, s->free_pages, s->ids,  s->pos,         s->seq,
-                     s->runs, s->outputs, s->order, s->row_of,     s->kept, (void *)s->rows};
+    void *owned[] = {s->fuse, s->seqs,    s->pages, s->free_pages, s->ids,  s->pos,          s->seq,
+                     s->runs, s->outputs, s->order, s->row_of,     s->kept, (void *)s->rows, s->chosen};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) tn_free(owned[i]);
     tn_free(s);
     *session = NULL;
@@ -157,6 +157,8 @@ void tn_session_get_info(const tn_session *s, tn_session_info *info) {
                               .arena_bytes = larger->arena_bytes,
                               .arena_naive_bytes = larger->naive_bytes,
                               .decode_bytes = decode->read_bytes,
+                              .decode_hash = decode->hash,
+                              .prefill_hash = prefill->hash,
                               .plan_hash = decode->hash ^ (prefill->hash << 1 | prefill->hash >> 63)};
 }
 
@@ -179,164 +181,4 @@ tn_status tn_sequence_cut(tn_session *s, int32_t seq, int32_t keep, tn_error *er
     while (q->n_pages > pages)
         s->free_pages[s->n_free++] = s->pages[(size_t)seq * (size_t)s->max_pages + (size_t)--q->n_pages];
     return TN_OK;
-}
-
-/* Gives a sequence the pages for n tokens in all. There are pages for every sequence at full length. */
-static void take_pages(tn_session *s, int32_t seq, int32_t n) {
-    tn_sequence *q = &s->seqs[seq];
-    int32_t pages = (n + TN_PAGE_TOKENS - 1) / TN_PAGE_TOKENS;
-    while (q->n_pages < pages)
-        s->pages[(size_t)seq * (size_t)s->max_pages + (size_t)q->n_pages++] = s->free_pages[--s->n_free];
-}
-
-/* ---- steps ---- */
-
-static int32_t seq_of(const tn_batch *b, int32_t i) {
-    return b->seqs ? b->seqs[i] : 0;
-}
-
-static tn_status check_batch(const tn_session *s, const tn_batch *b, tn_error *err) {
-    if (b->n_tokens < 1) return tn_fail(err, TN_ERR_USAGE, "a batch needs at least one token");
-    for (int32_t i = 0; i < b->n_tokens; i++) {
-        if (b->ids[i] < 0 || b->ids[i] >= s->model->hp.n_vocab)
-            return tn_fail(err, TN_ERR_USAGE, "token id %d is not in the vocabulary of %d", b->ids[i],
-                           s->model->hp.n_vocab);
-        if (seq_of(b, i) < 0 || seq_of(b, i) >= s->options.n_seq)
-            return tn_fail(err, TN_ERR_USAGE, "there is no sequence %d: the session holds %d", seq_of(b, i),
-                           s->options.n_seq);
-    }
-    return TN_OK;
-}
-
-static bool grow(void **p, size_t n, size_t size) {
-    void *q = tn_realloc(*p, n * size);
-    if (q) *p = q;
-    return q != NULL;
-}
-
-static tn_status grow_batch(tn_session *s, int32_t n, tn_error *err) {
-    if (n > s->batch_cap) {
-        if (!grow((void **)&s->order, (size_t)n, sizeof *s->order) ||
-            !grow((void **)&s->row_of, (size_t)n, sizeof *s->row_of))
-            return tn_fail_memory(err);
-        s->batch_cap = n;
-    }
-    int32_t rows = s->options.all_logits ? n : n < s->options.n_seq ? n : s->options.n_seq;
-    if (rows > s->rows_cap) {
-        if (!grow((void **)&s->rows, (size_t)rows, sizeof *s->rows)) return tn_fail_memory(err);
-        s->rows_cap = rows;
-    }
-    return TN_OK;
-}
-
-/* Orders the batch by sequence, sequences by first appearance; gives every token that wants logits its row. What the last
- * step left is not touched: a batch that does not fit changes nothing. */
-static tn_status order_batch(tn_session *s, const tn_batch *b, int32_t *n_rows, tn_error *err) {
-    int32_t n = 0;
-    *n_rows = 0;
-    for (int32_t i = 0; i < b->n_tokens; i++) s->row_of[i] = -1;
-    for (int32_t i = 0; i < b->n_tokens; i++) {
-        if (s->row_of[i] != -1) continue; /* its sequence is done */
-        int32_t seq = seq_of(b, i), count = 0, last = i;
-        for (int32_t j = i; j < b->n_tokens; j++) {
-            if (seq_of(b, j) != seq) continue;
-            s->order[n + count++] = j;
-            s->row_of[last = j] = -2;
-        }
-        if (s->seqs[seq].n + count > s->options.n_ctx)
-            return tn_fail(err, TN_ERR_INPUT, "%d tokens and %d more do not fit into a context of %d", s->seqs[seq].n,
-                           count, s->options.n_ctx);
-        if (!s->options.all_logits) s->row_of[last] = (*n_rows)++;
-        n += count;
-    }
-    if (!s->options.all_logits) return TN_OK;
-    for (int32_t i = 0; i < b->n_tokens; i++) s->row_of[i] = i;
-    *n_rows = b->n_tokens;
-    return TN_OK;
-}
-
-/* Fills the inputs of one step with ordered tokens [first, first + n). */
-static tn_step_input fill_step(tn_session *s, const tn_batch *b, int32_t first, int32_t n) {
-    tn_step_input in = {.ids = s->ids,
-                        .pos = s->pos,
-                        .seq = s->seq,
-                        .outputs = s->outputs,
-                        .runs = s->runs,
-                        .pages = s->pages,
-                        .max_pages = s->max_pages,
-                        .n_tokens = n};
-    for (int32_t t = 0; t < n; t++) {
-        int32_t i = s->order[first + t], seq = seq_of(b, i);
-        s->ids[t] = b->ids[i];
-        s->seq[t] = seq;
-        s->pos[t] = s->seqs[seq].n++;
-        take_pages(s, seq, s->seqs[seq].n);
-        if (s->row_of[i] >= 0) s->outputs[in.n_outputs++] = t;
-        tn_run *run = in.n_runs ? &s->runs[in.n_runs - 1] : NULL;
-        if (run && run->seq == seq)
-            run->n++;
-        else
-            s->runs[in.n_runs++] = (tn_run){t, 1, s->pos[t], seq};
-    }
-    return in;
-}
-
-/* Remembers where the logits of a step's outputs are; those of steps before a batch's last one are copied. */
-static void keep_rows(tn_session *s, int32_t first, const tn_step_input *in, const float *logits, tn_phase phase,
-                      bool last) {
-    const tn_graph *g = &s->plan[phase].graph;
-    bool every = g->nodes[g->output].out[0].rows == TN_ROWS_TOKENS; /* a row of each token, wanted or not */
-    size_t n_vocab = (size_t)s->model->hp.n_vocab;
-    for (int32_t k = 0; k < in->n_outputs; k++) {
-        int32_t t = in->outputs[k], row = s->row_of[s->order[first + t]];
-        const float *from = logits + (size_t)(every ? t : k) * n_vocab;
-        float *kept = last ? NULL : s->kept + (size_t)row * n_vocab;
-        if (kept) memcpy(kept, from, n_vocab * sizeof *kept);
-        s->rows[row] = kept ? kept : from;
-    }
-}
-
-/* A failed step may have written half of a batch: its tokens are taken back. A recurrent state cannot be taken back: such
- * sequences are cleared. */
-static void undo(tn_session *s, const tn_batch *b, int32_t done) {
-    for (int32_t t = 0; t < done; t++) {
-        int32_t seq = seq_of(b, s->order[t]), n = s->seqs[seq].n;
-        if (n > 0) tn_sequence_cut(s, seq, s->recurrent ? 0 : n - 1, NULL);
-    }
-    s->n_rows = 0;
-}
-
-tn_status tn_step(tn_session *s, const tn_batch *b, tn_error *err) {
-    int32_t n_rows;
-    tn_status status = check_batch(s, b, err);
-    if (status == TN_OK) status = grow_batch(s, b->n_tokens, err);
-    if (status == TN_OK) status = order_batch(s, b, &n_rows, err);
-    if (status != TN_OK) return status;
-    size_t want = (size_t)n_rows * (size_t)s->model->hp.n_vocab;
-    if (b->n_tokens > s->options.n_ubatch && want > s->kept_cap) {
-        if (!grow((void **)&s->kept, want, sizeof *s->kept)) return tn_fail_memory(err);
-        s->kept_cap = want;
-    }
-    s->n_rows = n_rows;
-    for (int32_t first = 0; first < b->n_tokens;) {
-        int32_t left = b->n_tokens - first, n = left < s->options.n_ubatch ? left : s->options.n_ubatch;
-        tn_step_input in = fill_step(s, b, first, n);
-        tn_phase phase = in.n_runs == n && n <= s->options.n_seq ? TN_PHASE_DECODE : TN_PHASE_PREFILL;
-        const float *logits;
-        status = s->model->backend->run(s->program[phase], &in, &logits, err);
-        if (status != TN_OK) {
-            undo(s, b, first + n);
-            return status;
-        }
-        keep_rows(s, first, &in, logits, phase, first + n == b->n_tokens);
-        first += n;
-    }
-    return TN_OK;
-}
-
-const float *tn_logits(const tn_session *s, int32_t row) {
-    return row >= 0 && row < s->n_rows ? s->rows[row] : NULL;
-}
-int32_t tn_logits_rows(const tn_session *s) {
-    return s->n_rows;
 }

@@ -53,6 +53,7 @@ struct tn_session {
     float *kept; /* logits of steps before a batch's last one */
     size_t kept_cap;
     const float **rows;
+    int32_t *chosen;
     int32_t n_rows, rows_cap;
 };
 

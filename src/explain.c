@@ -1,6 +1,8 @@
-/* What happened between the model and the machine, for people (text), pictures (dot) and programs (json). */
+/* What happened between the model and the machine, as text and as JSON; pictures are in explain_draw.c and
+ * explain_html.c. */
+#include "explain.h"
 #include "base/mem.h"
-#include "engine.h"
+#include "fuse/rule.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -20,26 +22,6 @@ typedef struct folder {
     bool all;                 /* show every layer */
     tn_buf *out;
 } folder;
-
-/* Appends text with "l7." and "blk.7." of this layer as "l#." and "blk.#.", and the layer before's as "l#-1.". */
-static void add_shape(tn_buf *to, const char *text, int32_t layer) {
-    char own[16], before[16], file[24];
-    snprintf(own, sizeof own, "l%d.", layer);
-    snprintf(before, sizeof before, "l%d.", layer - 1);
-    snprintf(file, sizeof file, "blk.%d.", layer);
-    for (const char *p = text; *p;) {
-        if (!strncmp(p, own, strlen(own)))
-            tn_buf_str(to, "l#."), p += strlen(own);
-        else if (layer > 0 && !strncmp(p, before, strlen(before)))
-            tn_buf_str(to, "l#-1."), p += strlen(before);
-        else if (!strncmp(p, file, strlen(file)))
-            tn_buf_str(to, "blk.#."), p += strlen(file);
-        else if (*p == ' ') /* columns shift where a number gets longer */
-            p++;
-        else
-            tn_buf_char(to, *p++);
-    }
-}
 
 /* Says which layers, up to `last`, were like the one shown before them. */
 static void end_fold(folder *f, int32_t last) {
@@ -70,7 +52,7 @@ static void add_line(folder *f, int32_t layer, const char *line) {
         f->layer = layer;
     }
     tn_buf_str(&f->text, line);
-    add_shape(&f->shape, line, layer);
+    tn_add_shape(&f->shape, line, layer);
 }
 
 static void finish(folder *f) {
@@ -152,8 +134,33 @@ static void count_norms(const tn_plan *p, int32_t *norms, int32_t *fused) {
     }
 }
 
-static void text(tn_buf *b, const tn_session *s, const tn_plan *p, const tn_explain_options *o) {
-    int32_t norms, fused;
+/* A line a launch, which shows what is in the arena while it runs. */
+static void text_memory(tn_buf *b, const tn_plan *p, const tn_life *lives, int32_t n, bool all) {
+    enum { COLUMNS = 64 };
+    const tn_graph *g = &p->graph;
+    tn_buf_printf(
+        b, "\nmemory: %zu bytes of the arena (all but the results) in %d columns; # made, = read, - kept, . free\n",
+        tn_lives_extent(p, lives, n), COLUMNS);
+    folder f = {.layer = -1, .all = all, .out = b};
+    tn_buf line = {0};
+    for (int32_t i = 0; i < p->partition.n; i++) {
+        const tn_launch *l = &p->partition.launch[i];
+        line.n = 0;
+        tn_buf_str(&line, "  ");
+        tn_print_lives(&line, p, lives, n, i, COLUMNS);
+        tn_buf_printf(&line, "  %s\n", g->nodes[l->nodes[0]].name);
+        if (line.p) add_line(&f, g->nodes[l->nodes[0]].layer, line.p);
+    }
+    b->failed |= line.failed;
+    tn_buf_free(&line);
+    finish(&f);
+}
+
+static tn_status text(tn_buf *b, const tn_session *s, const tn_plan *p, const tn_explain_options *o, tn_error *err) {
+    int32_t norms, fused, n_lives;
+    tn_life *lives;
+    tn_status status = tn_plan_lives(p, &lives, &n_lives, err);
+    if (status != TN_OK) return status;
     count_norms(p, &norms, &fused);
     tn_buf_printf(b, "%s, %d layers, on %s\n", s->model->arch->name, s->model->hp.n_layer,
                   s->model->backend->caps(s->model->device)->description);
@@ -162,34 +169,22 @@ static void text(tn_buf *b, const tn_session *s, const tn_plan *p, const tn_expl
     text_graph(b, p, o->verbose);
     text_rules(b, p);
     text_launches(b, p, o->verbose);
+    text_memory(b, p, lives, n_lives, o->verbose);
     tn_buf_printf(b, "\nnorms fused: %d of %d\n", fused, norms);
     tn_buf_printf(b, "activations: %zu bytes in one arena, %zu without reuse; %d values in the place of another\n",
                   p->arena_bytes, p->naive_bytes, p->in_place);
     tn_buf_printf(b, "weights read: %llu bytes of the file a token\n", (unsigned long long)p->read_bytes);
     tn_buf_printf(b, "plan hash: %016llx\n", (unsigned long long)p->hash);
+    tn_free(lives);
+    return TN_OK;
 }
 
-/* ---- dot ---- */
-
-static void dot(tn_buf *b, const tn_plan *p) {
-    const tn_graph *g = &p->graph;
-    tn_buf_str(b, "digraph plan {\n  node [shape=box, fontname=\"monospace\", fontsize=10];\n");
-    for (int32_t l = 0; l < p->partition.n; l++) {
-        const tn_launch *launch = &p->partition.launch[l];
-        tn_buf_printf(b, "  subgraph cluster_%d { label=\"%s\"; style=filled; color=%s;\n", l,
-                      tn_kind_name(launch->kind), launch->n > 1 ? "lightblue" : "gray90");
-        for (int32_t i = 0; i < launch->n; i++) {
-            const tn_node *n = &g->nodes[launch->nodes[i]];
-            tn_buf_printf(b, "    n%d [label=\"%s\\n%s\"];\n", launch->nodes[i], n->name, tn_ops[n->op].name);
-        }
-        tn_buf_str(b, "  }\n");
-    }
-    for (int32_t i = 0; i < g->n; i++)
-        for (int k = 0; k < g->nodes[i].n_src; k++) {
-            int32_t from = g->nodes[i].src[k].node;
-            if (!tn_is_leaf(&g->nodes[from])) tn_buf_printf(b, "  n%d -> n%d;\n", from, i);
-        }
-    tn_buf_str(b, "}\n");
+static tn_status layer_picture(tn_buf *b, const tn_session *s, const tn_plan *p, tn_error *err) {
+    int32_t *alike, n = s->model->hp.n_layer;
+    tn_status status = tn_alike_layers(p, n, &alike, err);
+    if (status == TN_OK) tn_draw_layer(b, p, tn_typical_layer(alike, n), true);
+    tn_free(alike);
+    return status;
 }
 
 /* ---- json ---- */
@@ -232,19 +227,34 @@ static json_t *json_launches(const tn_plan *p) {
     return launches;
 }
 
-static void json(tn_buf *b, const tn_session *s, const tn_plan *p, const tn_explain_options *o) {
-    int32_t norms, fused;
+static json_t *json_memory(const tn_plan *p, const tn_life *lives, int32_t n) {
+    json_t *memory = json_array();
+    for (int32_t i = 0; i < n; i++) {
+        const tn_life *v = &lives[i];
+        json_array_append_new(memory,
+                              json_pack("{s:s, s:i, s:I, s:I, s:i, s:i}", "node", p->graph.nodes[v->node].name,
+                                        "output", v->out, "offset", (json_int_t)v->offset, "bytes",
+                                        (json_int_t)v->bytes, "first_launch", v->first, "last_launch", v->last));
+    }
+    return memory;
+}
+
+static tn_status json(tn_buf *b, const tn_session *s, const tn_plan *p, const tn_explain_options *o, tn_error *err) {
+    int32_t norms, fused, n_lives;
+    tn_life *lives;
+    tn_status status = tn_plan_lives(p, &lives, &n_lives, err);
+    if (status != TN_OK) return status;
     char hash[20];
     count_norms(p, &norms, &fused);
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)p->hash);
-    json_t *j =
-        json_pack("{s:s, s:i, s:s, s:s, s:i, s:i, s:i, s:i, s:I, s:I, s:i, s:I, s:s, s:o, s:o}", "architecture",
-                  s->model->arch->name, "layers", s->model->hp.n_layer, "backend",
-                  s->model->backend->caps(s->model->device)->description, "phase",
-                  o->phase == TN_PHASE_DECODE ? "decode" : "prefill", "launches", p->partition.n, "plain_nodes",
-                  p->n_plain, "norms", norms, "norms_fused", fused, "arena_bytes", (json_int_t)p->arena_bytes,
-                  "arena_naive_bytes", (json_int_t)p->naive_bytes, "in_place", p->in_place, "read_bytes",
-                  (json_int_t)p->read_bytes, "plan_hash", hash, "rules", json_rules(p), "plan", json_launches(p));
+    json_t *j = json_pack("{s:s, s:i, s:s, s:s, s:i, s:i, s:i, s:i, s:I, s:I, s:i, s:I, s:s, s:o, s:o, s:o}",
+                          "architecture", s->model->arch->name, "layers", s->model->hp.n_layer, "backend",
+                          s->model->backend->caps(s->model->device)->description, "phase",
+                          o->phase == TN_PHASE_DECODE ? "decode" : "prefill", "launches", p->partition.n,
+                          "plain_nodes", p->n_plain, "norms", norms, "norms_fused", fused, "arena_bytes",
+                          (json_int_t)p->arena_bytes, "arena_naive_bytes", (json_int_t)p->naive_bytes, "in_place",
+                          p->in_place, "read_bytes", (json_int_t)p->read_bytes, "plan_hash", hash, "rules",
+                          json_rules(p), "plan", json_launches(p), "memory", json_memory(p, lives, n_lives));
     char *t = j ? json_dumps(j, JSON_INDENT(1)) : NULL;
     if (t)
         tn_buf_printf(b, "%s\n", t);
@@ -252,22 +262,33 @@ static void json(tn_buf *b, const tn_session *s, const tn_plan *p, const tn_expl
         b->failed = true;
     free(t);
     json_decref(j);
+    tn_free(lives);
+    return TN_OK;
+}
+
+const char *tn_rule_name(int32_t i) {
+    for (int32_t t = 0; t < tn_n_rule_tables && i >= 0; i -= tn_rule_tables[t++].n)
+        if (i < tn_rule_tables[t].n) return tn_rule_tables[t].rules[i].name;
+    return NULL;
 }
 
 tn_status tn_explain(const tn_session *s, const tn_explain_options *options, tn_sink out, tn_error *err) {
     static const tn_explain_options defaults = {0};
     const tn_explain_options *o = options ? options : &defaults;
-    if ((unsigned)o->phase >= TN_N_PHASES || (unsigned)o->format > TN_FORMAT_JSON)
+    if ((unsigned)o->phase >= TN_N_PHASES || (unsigned)o->format > TN_FORMAT_SVG)
         return tn_fail(err, TN_ERR_USAGE, "explain: no such phase or format");
     const tn_plan *p = &s->plan[o->phase];
     tn_buf b = {0};
+    tn_status status = TN_OK;
     switch (o->format) {
-    case TN_FORMAT_TEXT: text(&b, s, p, o); break;
-    case TN_FORMAT_DOT: dot(&b, p); break;
-    case TN_FORMAT_JSON: json(&b, s, p, o); break;
+    case TN_FORMAT_TEXT: status = text(&b, s, p, o, err); break;
+    case TN_FORMAT_DOT: tn_explain_dot(&b, p); break;
+    case TN_FORMAT_JSON: status = json(&b, s, p, o, err); break;
+    case TN_FORMAT_HTML: status = tn_explain_html(&b, s, p, err); break;
+    case TN_FORMAT_SVG: status = layer_picture(&b, s, p, err); break;
     }
-    bool failed = b.failed;
-    if (!failed) put(out, &b);
+    if (status == TN_OK && b.failed) status = tn_fail_memory(err);
+    if (status == TN_OK) put(out, &b);
     tn_buf_free(&b);
-    return failed ? tn_fail_memory(err) : TN_OK;
+    return status;
 }

@@ -1,16 +1,10 @@
 /* Opening a model: file, vocabulary, hyper-parameters, device, weights. */
+#include "base/clock.h"
 #include "base/mem.h"
 #include "engine.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 /* NULL where the file has no such key; false: out of memory. */
 static bool copy_str(char **out, const tn_gguf *g, const char *key) {
@@ -115,7 +109,7 @@ static tn_status fill_model(tn_model *m, const tn_model_options *o, tn_error *er
 tn_status tn_engine_open_file(tn_model **model, tn_gguf **file, const tn_model_options *options, tn_error *err) {
     static const tn_model_options defaults = {0};
     *model = NULL;
-    double start = now();
+    double start = tn_seconds();
     tn_model *m = tn_alloc_zero(1, sizeof *m);
     if (!m) {
         tn_gguf_close(file);
@@ -131,7 +125,7 @@ tn_status tn_engine_open_file(tn_model **model, tn_gguf **file, const tn_model_o
         tn_model_close(&m);
         return status;
     }
-    m->load_seconds = now() - start;
+    m->load_seconds = tn_seconds() - start;
     if (m->device)
         tn_engine_log(m, TN_LOG_INFO, "%s on %s: %.1f MiB of weights", m->architecture,
                       m->backend->caps(m->device)->description,

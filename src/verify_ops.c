@@ -30,6 +30,7 @@ static const struct {
     {TN_OP_MATMUL, 1e-11},
     {TN_OP_MATMUL_ID, 1e-11},
     {TN_OP_TOP_K, 1e-12},
+    {TN_OP_ARGMAX, 0},
     {TN_OP_EXPERT_SUM, 1e-12},
     {TN_OP_ROPE, 1e-12},
     {TN_OP_KV_WRITE, 1e-11},

@@ -168,11 +168,12 @@ static tn_status run_steps(const tn_rig *rig, tn_program *program, const tn_grap
                                                                  : long_steps;
     step s = {0};
     for (int k = 0; k < (g->one_token ? N_DECODE : N_PREFILL); k++) {
-        const float *logits;
+        tn_result result;
         fill_step(&s, counts[k]);
-        tn_status status = rig->backend->run(program, &s.in, &logits, err);
+        tn_status status = rig->backend->submit(program, &s.in, TN_WANT_LOGITS, err);
+        if (status == TN_OK) status = rig->backend->wait(program, &result, err);
         if (status != TN_OK) return status;
-        memcpy(to->p + (size_t)to->rows * (size_t)to->cols, logits,
+        memcpy(to->p + (size_t)to->rows * (size_t)to->cols, result.logits,
                (size_t)s.in.n_tokens * (size_t)to->cols * sizeof(float));
         to->rows += s.in.n_tokens;
     }

@@ -360,9 +360,10 @@ static float *run_sample(const bench *b, const sample *s, size_t *n) {
         for (int32_t t = 0; t < s->steps[i]; t++) id[t] = (at + t) * 7 % N_EMBED, pos[t] = at + t, out[t] = t;
         tn_run run = {0, s->steps[i], at, 0};
         tn_step_input in = {s->steps[i], s->steps[i], 1, id, pos, seq, out, &run, pages, 8};
-        const float *rows;
-        if (b->backend->run(program, &in, &rows, &err) != TN_OK) fail_msg("%s", err.text);
-        memcpy(all + (size_t)at * (size_t)cols, rows, (size_t)s->steps[i] * (size_t)cols * sizeof *all);
+        tn_result result;
+        if (b->backend->submit(program, &in, TN_WANT_LOGITS, &err) != TN_OK) fail_msg("%s", err.text);
+        if (b->backend->wait(program, &result, &err) != TN_OK) fail_msg("%s", err.text);
+        memcpy(all + (size_t)at * (size_t)cols, result.logits, (size_t)s->steps[i] * (size_t)cols * sizeof *all);
         at += s->steps[i];
     }
     *n = (size_t)at * (size_t)cols;

@@ -348,7 +348,17 @@ static setting random_setting(uint64_t seed) {
     setting s = {.one_token = chance(&r, 2), .act_f32 = chance(&r, 3), .kv = chance(&r, 2) ? TN_KV_F16 : TN_KV_F32};
     s.max_tokens = s.one_token ? TN_RIG_SEQS : chance(&r, 3) ? 70 : 8;
     s.threads = 1 + chance(&r, 2);
+    if (chance(&r, 3)) s.kv = TN_KV_Q8_0;
     return s;
+}
+
+/* An int8 cache is one of whole blocks. */
+static tn_kv_type cache_type(const tn_graph *g, tn_kv_type wish) {
+    for (int32_t i = 0; i < g->n && wish == TN_KV_Q8_0; i++) {
+        const tn_attr *a = &g->nodes[i].attr;
+        if (g->nodes[i].op == TN_OP_KV_WRITE && (a->head_dim % 32 || a->v_dim % 32)) wish = TN_KV_F16;
+    }
+    return wish;
 }
 
 static void make_graph(tn_graph *g, tn_rig_weights *weights, uint64_t seed, const setting *s) {
@@ -392,7 +402,7 @@ static bool life_of(const tn_plan *p, int32_t node, int32_t out, life *l) {
     const tn_shape *s = &g->nodes[node].out[out];
     if (tn_is_leaf(&g->nodes[node]) || s->dtype == TN_DTYPE_STATE) return false;
     *l = (life){node, out, p->partition.owner[node], p->partition.owner[node], p->offset[node * TN_MAX_OUT + out], 0};
-    bool outside = node == g->output;
+    bool outside = tn_is_result(g, node);
     for (int32_t i = 0; i < g->n; i++)
         for (int k = 0; k < g->nodes[i].n_src; k++) {
             if (g->nodes[i].src[k].node != node || g->nodes[i].src[k].out != out) continue;
@@ -400,7 +410,7 @@ static bool life_of(const tn_plan *p, int32_t node, int32_t out, life *l) {
             outside |= reader != l->first;
             l->last = reader > l->last ? reader : l->last;
         }
-    if (node == g->output) l->last = p->partition.n;
+    if (tn_is_result(g, node)) l->last = p->partition.n;
     l->end = l->at + (int64_t)(tn_shape_row_bytes(s) * (size_t)tn_shape_max_rows(g, s));
     return outside;
 }
@@ -441,12 +451,22 @@ static void spread(tn_plan *p) {
     p->arena_bytes = at;
 }
 
+/* What the graphs had in them: nodes of each op, and how often each rule fired. */
+enum { MAX_RULES = 64 };
+static int64_t g_ops[TN_OP_COUNT], g_fired[MAX_RULES];
+
+static void count(const tn_plan *p) {
+    for (int32_t i = 0; i < p->graph.n; i++) g_ops[p->graph.nodes[i].op]++;
+    for (int32_t i = 0; i < p->partition.n_rules && i < MAX_RULES; i++) g_fired[i] += p->partition.log[i].fired;
+}
+
 static bool run(const tn_rig *rig, const tn_graph *g, const setting *s, const char *fuse, bool alone, tn_table *out) {
     tn_error err = {0};
     tn_plan plan = {0};
     tn_rig_options o = {.fuse = fuse, .act_f32 = s->act_f32, .kv = s->kv};
     tn_status status = tn_rig_plan(rig, &plan, g, &o, &err);
     bool ok = status == TN_OK && check_plan(&plan, rig->backend->caps(rig->device)->align);
+    if (ok) count(&plan);
     if (ok && alone) spread(&plan);
     if (ok) status = tn_rig_run(rig, &plan, s->kv, out, &err);
     tn_plan_free(&plan);
@@ -608,6 +628,7 @@ static bool check_seed(uint64_t seed) {
     rng r = {~seed};
     make_graph(&g, &weights, seed, &s);
     if (g.failed || tn_graph_verify(&g, &err) != TN_OK) fail_msg("seed %llu: %s", (unsigned long long)seed, err.text);
+    s.kv = cache_type(&g, s.kv);
     open_devices(&d, &weights, s.threads);
     bool ok = true;
     for (int k = 0; k < 4 && ok; k++) {
@@ -638,11 +659,29 @@ static void test_graphs(void **state) {
     assert_int_equal(failed, 0);
 }
 
+/* No op and no rule was left out. */
+static void test_all_seen(void **state) {
+    (void)state;
+    int32_t rule = 0, missing = 0;
+    for (int op = 0; op < TN_OP_COUNT; op++) {
+        print_message("%-20s %10lld nodes\n", tn_ops[op].name, (long long)g_ops[op]);
+        missing += g_ops[op] == 0;
+    }
+    for (int32_t t = 0; t < tn_n_rule_tables; t++)
+        for (int32_t i = 0; i < tn_rule_tables[t].n; i++, rule++) {
+            print_message("%-20s %10lld times\n", tn_rule_tables[t].rules[i].name, (long long)g_fired[rule]);
+            missing += g_fired[rule] == 0;
+        }
+    assert_in_range(rule, 1, MAX_RULES);
+    if (g_count >= 250) assert_int_equal(missing, 0);
+}
+
 int main(int argc, char **argv) {
     for (int i = 1; i + 1 < argc; i += 2) {
         if (!strcmp(argv[i], "--seed")) g_seed = strtoull(argv[i + 1], NULL, 10);
         if (!strcmp(argv[i], "--count")) g_count = strtoull(argv[i + 1], NULL, 10);
     }
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_found), cmocka_unit_test(test_graphs)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_found), cmocka_unit_test(test_graphs),
+                                       cmocka_unit_test(test_all_seen)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -76,7 +76,9 @@ static void build(tn_graph *g) {
     tn_val q8 = tn_g_quantize(g, tn_g_scale(g, m, 0.5f, "scale"), "q8");
     tn_val a = tn_g_binary(g, TN_OP_ADD, tn_g_matmul(g, q8, weight(g, W_Q), "dense"), tn_g_slice(m, 32, 32), "add");
     tn_val s = tn_g_select_rows(g, a, "rows");
-    g->output = tn_g_matmul(g, s, weight(g, W_EMBED), "logits").node;
+    tn_val logits = tn_g_matmul(g, s, weight(g, W_EMBED), "logits");
+    g->output = logits.node;
+    g->choice = tn_g_argmax(g, logits, "chosen").node;
     assert_false(g->failed);
 }
 
@@ -182,7 +184,10 @@ static void test_legal(void **state) {
     BREAK("heads do not share kv heads evenly", NODE(attention)->attr.n_kv = 3)                                      \
     BREAK("q has another width than the heads", SRC(attention, 0).cols = DIM)                                        \
     BREAK("the cache has other heads", NODE(attention)->attr.v_dim = 8)                                              \
-    BREAK("no output", g->output = -1) BREAK("no output", g->output = g->n)
+    BREAK("the choice is no argmax", g->choice = g->n)                                                               \
+    BREAK("the choice is no argmax", g->choice = g->output) BREAK("not one index", NODE(chosen)->out[0].cols = 2)    \
+        BREAK("chooses from what is not f32", NODE(logits)->out[0].dtype = TN_I32)                                   \
+            BREAK("no output", g->output = -1) BREAK("no output", g->output = g->n)
 
 /* The int8 node reads wider rows of an earlier node. */
 static void move_up(tn_graph *g) {

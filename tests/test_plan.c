@@ -30,7 +30,7 @@ typedef struct life {
 static bool is_stored(const tn_plan *p, int32_t node, int32_t out) {
     const tn_graph *g = &p->graph;
     if (tn_is_leaf(&g->nodes[node]) || g->nodes[node].out[out].dtype == TN_DTYPE_STATE) return false;
-    if (node == g->output) return true;
+    if (tn_is_result(g, node)) return true;
     for (int32_t i = 0; i < g->n; i++)
         for (int k = 0; k < g->nodes[i].n_src; k++)
             if (g->nodes[i].src[k].node == node && g->nodes[i].src[k].out == out &&
@@ -52,7 +52,7 @@ static life life_of(const tn_plan *p, int32_t node, int32_t out) {
         for (int k = 0; k < g->nodes[i].n_src; k++)
             if (g->nodes[i].src[k].node == node && g->nodes[i].src[k].out == out && p->partition.owner[i] > l.last)
                 l.last = p->partition.owner[i];
-    if (node == g->output) l.last = p->partition.n;
+    if (tn_is_result(g, node)) l.last = p->partition.n;
     return l;
 }
 

@@ -64,11 +64,11 @@ static tn_status compile(tn_device *device, const tn_plan *plan, tn_memory *memo
     return g_real->compile(device, plan, memory, program, err);
 }
 
-static tn_status run(tn_program *program, const tn_step_input *step, const float **logits, tn_error *err) {
+static tn_status wait_for(tn_program *program, tn_result *result, tn_error *err) {
     if (g_fault == FAILS) return tn_fail(err, TN_ERR_INTERNAL, "a step that fails");
-    tn_status status = g_real->run(program, step, logits, err);
+    tn_status status = g_real->wait(program, result, err);
     bool fused = g_plan->partition.n < g_plan->n_plain;
-    float *first = (float *)(uintptr_t)*logits;
+    float *first = (float *)(uintptr_t)result->logits;
     uint32_t bits;
     memcpy(&bits, first, sizeof bits);
     if (g_fault == WRONG || (g_fault == WRONG_WHEN_FUSED && fused)) *first += 0.5f;
@@ -94,7 +94,7 @@ static char *report_on(fault f, const char *rule, tn_status expected) {
     g_fault = f;
     tn_backend faulty = *g_real;
     faulty.compile = compile;
-    faulty.run = run;
+    faulty.wait = wait_for;
     faulty.find_kernel = find_kernel;
     rigs.device.backend = &faulty;
     assert_int_equal(tn_verify_rules(&report, &rigs, rule, &err), TN_OK);

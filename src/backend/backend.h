@@ -19,6 +19,7 @@ typedef struct tn_caps {
     uint64_t weight_types; /* bit set of tn_type: weights it can hold */
     uint64_t int8_types;   /* of those, the ones whose matmuls want int8 activations */
     size_t align;          /* of values in the arena, bytes */
+    int32_t ahead;         /* steps that may be outstanding: 2 where the device works beside the host */
 } tn_caps;
 
 /* A state of a layer: a paged cache of k and v, or `size` floats for each sequence (size > 0), which read as zero in a
@@ -46,6 +47,10 @@ typedef struct tn_run {
     int32_t seq;
 } tn_run;
 
+/* In place of a token id: what the step before on this memory chose in the row of this token. It need not have come back to the
+ * host yet. */
+enum { TN_ID_CHOSEN = -1 };
+
 /* One step's inputs: tokens ordered by sequence. */
 typedef struct tn_step_input {
     int32_t n_tokens, n_outputs, n_runs;
@@ -55,6 +60,16 @@ typedef struct tn_step_input {
     const int32_t *pages; /* page table: page p of sequence s at [s * max_pages + p] */
     int32_t max_pages;
 } tn_step_input;
+
+/* What is wanted of a step. */
+enum { TN_WANT_LOGITS = 1, TN_WANT_IDS = 2 };
+
+/* What came of it; NULL: not wanted. */
+typedef struct tn_result {
+    const float
+        *logits; /* n_outputs rows (or a row of every token, where the graph has them); valid until the next submit */
+    const int32_t *ids; /* the likeliest token of each such row; valid until the second submit after theirs */
+} tn_result;
 
 typedef struct tn_backend {
     const char *name;
@@ -76,8 +91,14 @@ typedef struct tn_backend {
     tn_status (*compile)(tn_device *device, const tn_plan *plan, tn_memory *memory, tn_program **program,
                          tn_error *err);
     void (*free_program)(tn_device *device, tn_program **program);
-    /* Runs one step. *logits: n_outputs rows, valid until the next run on this memory. */
-    tn_status (*run)(tn_program *program, const tn_step_input *step, const float **logits, tn_error *err);
+    /* Begins one step; its inputs are copied. Up to caps->ahead steps of a program may be outstanding, logits wanted of the
+     * last one only. */
+    tn_status (*submit)(tn_program *program, const tn_step_input *step, int want, tn_error *err);
+    /* Waits for the oldest outstanding step of the program. */
+    tn_status (*wait)(tn_program *program, tn_result *result, tn_error *err);
+    /* Runs one step with every launch timed by the device's own clock, in seconds from the step's start: as many times as
+     * the plan has launches. NULL: it cannot. */
+    tn_status (*profile)(tn_program *program, const tn_step_input *step, tn_launch_time *times, tn_error *err);
 } tn_backend;
 
 /* Finds a backend by the part of the name before ':'; *variant is what follows or NULL. NULL when there is none. */

@@ -286,7 +286,7 @@ tn_status tn_partition_verify(const tn_partition *p, const tn_graph *g, tn_error
 }
 
 bool tn_value_stored(const tn_partition *p, const tn_graph *g, int32_t node, int32_t out) {
-    if (node == g->output) return true;
+    if (tn_is_result(g, node)) return true;
     for (int32_t i = node + 1; i < g->n; i++)
         for (int k = 0; k < g->nodes[i].n_src; k++)
             if (g->nodes[i].src[k].node == node && g->nodes[i].src[k].out == out && p->owner[i] != p->owner[node])

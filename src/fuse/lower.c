@@ -67,7 +67,10 @@ tn_status tn_lower_quantize(tn_graph *out, const tn_graph *g, uint64_t int8_type
         copy_node(&p, i, int8_types);
         ok = !out->failed;
     }
-    if (ok) out->output = p.map[g->output];
+    if (ok) {
+        out->output = p.map[g->output];
+        out->choice = g->choice ? p.map[g->choice] : 0;
+    }
     tn_free(p.map);
     tn_free(p.done);
     if (ok) return TN_OK;

@@ -131,7 +131,7 @@ static bool match_line(search *s, int i) {
 
 /* Whether the value of an inner line's slot is read outside the match, or is the graph's result. */
 static bool leaks(const tn_match *m, const tn_work *w, tn_src v) {
-    if (v.node == w->g->output) return true;
+    if (tn_is_result(w->g, v.node)) return true;
     for (int32_t k = 0; k < w->n_users[v.node]; k++)
         if (!in_match(m, w->owner[w->users[v.node][k]])) return true;
     return false;

@@ -160,6 +160,12 @@ tn_val tn_g_top_k(tn_graph *g, tn_val probs, const tn_val *scale, int32_t n_used
     return add(g, &n, name);
 }
 
+tn_val tn_g_argmax(tn_graph *g, tn_val x, const char *name) {
+    tn_node n = {.op = TN_OP_ARGMAX, .n_src = 1, .src = {x}, .out = {f32_like(g, x, 1)}};
+    n.out[0].dtype = TN_I32;
+    return add(g, &n, name);
+}
+
 tn_val tn_g_expert_sum(tn_graph *g, tn_val y, tn_val weights, const char *name) {
     tn_node n = {.op = TN_OP_EXPERT_SUM,
                  .n_src = 2,

@@ -104,6 +104,7 @@ typedef struct tn_graph {
     int32_t n_weights;
     int32_t n_states;
     int32_t output;     /* the node that is the result: logits */
+    int32_t choice;     /* their argmax, a result too; 0: there is none */
     int32_t max_tokens; /* the symbols' maxima in a step of this phase */
     int32_t max_outputs;
     bool one_token;   /* every sequence has exactly one token in a step (decode) */
@@ -133,6 +134,7 @@ tn_val tn_g_matmul(tn_graph *g, tn_val x, tn_val w, const char *name);
 tn_val tn_g_matmul_id(tn_graph *g, tn_val x, tn_val w, tn_val ids, const char *name);
 /* scale (may be NULL): a factor for each expert. The result is the weights; tn_g_out(result, 1, n_used) the indices. */
 tn_val tn_g_top_k(tn_graph *g, tn_val probs, const tn_val *scale, int32_t n_used, bool norm, const char *name);
+tn_val tn_g_argmax(tn_graph *g, tn_val x, const char *name);
 tn_val tn_g_expert_sum(tn_graph *g, tn_val y, tn_val weights, const char *name);
 /* A state of `size` floats a sequence. */
 tn_val tn_g_recurrent_state(tn_graph *g, int32_t index, const char *name, int32_t size);
@@ -157,6 +159,10 @@ static inline const tn_shape *tn_shape_of(const tn_graph *g, tn_src v) {
 }
 static inline bool tn_src_same(tn_src a, tn_src b) {
     return a.node == b.node && a.out == b.out && a.first == b.first && a.cols == b.cols;
+}
+/* Whether a node is read after the step. */
+static inline bool tn_is_result(const tn_graph *g, int32_t node) {
+    return node == g->output || (node == g->choice && node > 0);
 }
 static inline bool tn_is_leaf(const tn_node *n) {
     return tn_ops[n->op].class == TN_LEAF;

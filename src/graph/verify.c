@@ -89,6 +89,13 @@ static const char *check_matmul(const tn_graph *g, const tn_node *n, int32_t id)
     return NULL;
 }
 
+static const char *check_argmax(const tn_graph *g, const tn_node *n, int32_t id) {
+    (void)id;
+    if (n->op != TN_OP_ARGMAX) return NULL;
+    if (!is_f32(g, n->src[0])) return "chooses from what is not f32";
+    return n->out[0].cols != 1 || n->out[0].dtype != TN_I32 ? "the result is not one index" : NULL;
+}
+
 static const char *check_experts(const tn_graph *g, const tn_node *n, int32_t id) {
     (void)id;
     int32_t k = n->attr.n_used;
@@ -168,9 +175,9 @@ static const char *check_state(const tn_graph *g, const tn_node *n, int32_t id) 
     return NULL;
 }
 
-static check_fn *const checks[] = {check_op,        check_sources, check_shape,    check_rows,
-                                   check_binary,    check_heads,   check_matmul,   check_experts,
-                                   check_recurrent, check_state,   check_replaced, check_embed};
+static check_fn *const checks[] = {check_op,       check_sources, check_shape,   check_rows,      check_binary,
+                                   check_heads,    check_matmul,  check_experts, check_recurrent, check_state,
+                                   check_replaced, check_embed,   check_argmax};
 
 tn_status tn_graph_verify(const tn_graph *g, tn_error *err) {
     if (g->failed) return tn_fail_memory(err);
@@ -182,5 +189,7 @@ tn_status tn_graph_verify(const tn_graph *g, tn_error *err) {
         }
     }
     if (g->output < 0 || g->output >= g->n) return tn_fail(err, TN_ERR_INTERNAL, "graph: no output");
+    if (g->choice < 0 || g->choice >= g->n || (g->choice && g->nodes[g->choice].op != TN_OP_ARGMAX))
+        return tn_fail(err, TN_ERR_INTERNAL, "graph: the choice is no argmax");
     return TN_OK;
 }

@@ -74,6 +74,7 @@ void tn_hp_f32_opt(const tn_gguf *g, const char *arch, const char *suffix, float
 static void read_rope(tn_rope_params *r, const tn_gguf *g, const char *arch, int32_t n_ctx) {
     *r = (tn_rope_params){10000.0f, 1.0f, 0.0f, 1.0f, 32.0f, 1.0f, n_ctx};
     tn_hp_f32_opt(g, arch, "rope.freq_base", &r->base);
+    tn_hp_f32_opt(g, arch, "rope.scaling.attn_factor", &r->attn_factor);
     char key[128];
     tn_str type = {"", 0};
     tn_gguf_get_str(g, full_key(key, sizeof key, arch, "rope.scaling.type"), &type);
@@ -84,7 +85,6 @@ static void read_rope(tn_rope_params *r, const tn_gguf *g, const char *arch, int
     r->freq_scale = 1.0f / factor;
     if (!tn_str_is(type, "yarn")) return;
     r->ext_factor = 1.0f;
-    tn_hp_f32_opt(g, arch, "rope.scaling.attn_factor", &r->attn_factor);
     tn_hp_f32_opt(g, arch, "rope.scaling.yarn_ext_factor", &r->ext_factor);
     tn_hp_f32_opt(g, arch, "rope.scaling.yarn_beta_fast", &r->beta_fast);
     tn_hp_f32_opt(g, arch, "rope.scaling.yarn_beta_slow", &r->beta_slow);
@@ -418,6 +418,9 @@ tn_status tn_model_build(tn_graph *g, const tn_arch *arch, const tn_hparams *hp,
     tn_val logits = arch->build(&b);
     if (g->failed || b.status != TN_OK) goto fail;
     g->output = logits.node;
+    g->layer = -1;
+    if (shape->choose) g->choice = tn_g_argmax(g, logits, "chosen").node;
+    if (g->failed) goto fail;
     return TN_OK;
 fail:
     if (b.status == TN_OK) b.status = tn_fail_memory(err);

@@ -13,7 +13,7 @@ typedef struct interval {
 static int32_t last_use(const tn_plan *p, int32_t node, int32_t out) {
     const tn_graph *g = &p->graph;
     int32_t last = p->partition.owner[node];
-    if (node == g->output) return p->partition.n; /* read after the step */
+    if (tn_is_result(g, node)) return p->partition.n; /* read after the step */
     for (int32_t i = node + 1; i < g->n; i++)
         for (int k = 0; k < g->nodes[i].n_src; k++)
             if (g->nodes[i].src[k].node == node && g->nodes[i].src[k].out == out && p->partition.owner[i] > last)

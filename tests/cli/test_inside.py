@@ -1,5 +1,8 @@
 """inspect, explain, verify, doctor: what they print can be read, and says what it must."""
 import json
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import base
 import gguf
@@ -29,6 +32,70 @@ class Inside(base.Case):
         self.assertIn("digraph", self.good("explain", "-m", self.model, "--format", "dot"))
         by_format = json.loads(self.good("explain", "-m", self.model, "--format", "json"))
         self.assertEqual(by_format, json.loads(self.good("explain", "-m", self.model, "--json")))
+
+    def test_dot_has_a_cluster_for_each_launch(self):
+        plan = json.loads(self.good("explain", "-m", self.model, "--json"))
+        dot = self.good("explain", "-m", self.model, "--format", "dot")
+        self.assertEqual(len(re.findall("subgraph cluster_", dot)), plan["launches"])
+        nodes = sum(len(launch["nodes"]) for launch in plan["plan"])
+        self.assertEqual(len(re.findall(r"n\d+ \[label", dot)), nodes)
+        self.assertIn(plan["plan_hash"], dot)
+
+    def test_svg_is_a_layer(self):
+        for phase in ("decode", "prefill"):
+            svg = ElementTree.fromstring(self.good("explain", "-m", self.model, "--format", "svg", "--phase", phase))
+            texts = [t.text for t in svg.iter("{http://www.w3.org/2000/svg}text")]
+            plan = json.loads(self.good("explain", "-m", self.model, "--json", "--phase", phase))["plan"]
+            drawn = [launch for launch in plan if any(node["layer"] == 0 for node in launch["nodes"])]
+            for launch in drawn:
+                self.assertIn(f"{launch['kind']}: {launch['rules']}" if launch["rules"] else launch["kind"], texts)
+                for node in launch["nodes"]:
+                    self.assertIn(node["name"], texts)
+
+    def test_html_stands_alone(self):
+        page = self.good("explain", "-m", self.model, "--format", "html")
+        stack = []
+
+        class Check(HTMLParser):
+            def handle_starttag(parser, tag, attrs):
+                self.assertFalse({"src", "href"} & {name for name, _ in attrs})
+                if tag != "meta":
+                    stack.append(tag)
+
+            def handle_startendtag(parser, tag, attrs):
+                pass
+
+            def handle_endtag(parser, tag):
+                self.assertEqual(stack.pop(), tag)
+
+        Check().feed(page)
+        self.assertEqual(stack, [])
+        self.assertNotIn("url(", page)
+        plan = json.loads(self.good("explain", "-m", self.model, "--json"))
+        self.assertIn(plan["plan_hash"], page)
+        for rule in plan["rules"]:
+            self.assertIn(f">{rule['name']}</td><td class=n>{rule['fired']}<", page)
+            for reject in rule["rejects"]:
+                self.assertIn(reject["reason"], page.replace("&gt;", ">").replace("&lt;", "<"))
+
+    def test_names_are_escaped(self):
+        metadata, tensors = gguf.tiny()
+        gguf.write(self.path("odd.gguf"), {**metadata, "general.name": "<b>a & b</b>"}, tensors)
+        page = self.good("explain", "-m", self.path("odd.gguf"), "--format", "html")
+        self.assertIn("&lt;b&gt;a &amp; b&lt;/b&gt;", page)
+        self.assertNotIn("<b>", page)
+
+    def test_memory_is_never_shared_by_the_living(self):
+        for phase in ("decode", "prefill"):
+            plan = json.loads(self.good("explain", "-m", self.model, "--json", "--phase", phase))
+            lives = plan["memory"]
+            self.assertEqual(max(v["offset"] + v["bytes"] for v in lives) <= plan["arena_bytes"], True)
+            for i, a in enumerate(lives):
+                for b in lives[:i]:
+                    apart = a["offset"] + a["bytes"] <= b["offset"] or b["offset"] + b["bytes"] <= a["offset"]
+                    # in place: made where one that is read for the last time lies
+                    self.assertTrue(apart or b["last_launch"] <= a["first_launch"]
+                                    or a["last_launch"] <= b["first_launch"], (a, b))
 
     def test_explain_counts_what_bench_counts(self):
         explained = json.loads(self.good("explain", "-m", self.model, "--json"))

@@ -320,7 +320,9 @@ tn_status tn_cpu_compile(tn_device *device, const tn_plan *plan, tn_memory *memo
     if (!p) return tn_fail_memory(err);
     *p = (tn_program){.device = device, .memory = memory, .plan = plan, .n = plan->partition.n};
     p->launch = tn_arena_alloc(&p->arena, (size_t)p->n * sizeof *p->launch);
-    bool ok = p->launch != NULL;
+    p->ids = tn_arena_alloc(&p->arena, (size_t)plan->graph.max_tokens * sizeof *p->ids);
+    p->kept = tn_arena_alloc(&p->arena, (size_t)plan->graph.max_tokens * sizeof *p->kept);
+    bool ok = p->launch && p->ids && p->kept;
     for (int32_t i = 0; ok && i < p->n; i++) ok = make_launch(p, i);
     p->scratch_bytes = tn_align_up(p->scratch_bytes + ALIGN, 4096);
     if (ok) p->scratch = tn_alloc_pages(p->scratch_bytes * (size_t)tn_pool_size(device->pool));
@@ -329,6 +331,8 @@ tn_status tn_cpu_compile(tn_device *device, const tn_plan *plan, tn_memory *memo
         return tn_fail_memory(err);
     }
     p->logits = (const float *)(memory->arena + plan->offset[plan->graph.output * TN_MAX_OUT]);
+    if (plan->graph.choice)
+        p->chosen = (const int32_t *)(memory->arena + plan->offset[plan->graph.choice * TN_MAX_OUT]);
     *program = p;
     return TN_OK;
 }

@@ -42,6 +42,7 @@ struct tn_memory {
     tn_kv_type kv_type;
     char *arena;
     size_t arena_bytes;
+    const int32_t *chosen; /* by the last step, of whichever program */
 };
 
 /* ---- what a launch is to this backend ---- */
@@ -159,12 +160,19 @@ struct tn_program {
     char *scratch;        /* of all threads */
     size_t scratch_bytes; /* of one */
     const float *logits;
+    const int32_t *chosen; /* in the arena; NULL: the graph has no choice */
+    tn_step_input step;    /* the one that was submitted last */
+    int32_t *ids;          /* its tokens, those chosen by the step before among them */
+    int32_t *kept;         /* its own choices: the arena is the next step's */
+    int want;
 };
 
 tn_status tn_cpu_compile(tn_device *device, const tn_plan *plan, tn_memory *memory, tn_program **program,
                          tn_error *err);
 void tn_cpu_free_program(tn_device *device, tn_program **program);
-tn_status tn_cpu_run(tn_program *program, const tn_step_input *step, const float **logits, tn_error *err);
+tn_status tn_cpu_submit(tn_program *program, const tn_step_input *step, int want, tn_error *err);
+tn_status tn_cpu_wait(tn_program *program, tn_result *result, tn_error *err);
+tn_status tn_cpu_profile(tn_program *program, const tn_step_input *step, tn_launch_time *times, tn_error *err);
 
 /* ops.c: an op's call, without its operands. */
 void tn_cpu_op_init(tn_cpu_op *op, const tn_device *device, const tn_memory *memory, const tn_graph *g,

@@ -48,6 +48,7 @@ static void fill_caps(tn_device *d) {
         if (tn_type_get(types[i])->block > 1) d->caps.int8_types |= UINT64_C(1) << types[i];
     }
     d->caps.align = 64;
+    d->caps.ahead = 1;
     snprintf(d->caps.description, sizeof d->caps.description, "cpu (%s, %d thread%s)", isa_names[d->isa],
              tn_pool_size(d->pool), tn_pool_size(d->pool) == 1 ? "" : "s");
 }
@@ -254,5 +255,7 @@ const tn_backend tn_backend_cpu = {
     .free_memory = free_memory,
     .compile = tn_cpu_compile,
     .free_program = tn_cpu_free_program,
-    .run = tn_cpu_run,
+    .submit = tn_cpu_submit,
+    .wait = tn_cpu_wait,
+    .profile = tn_cpu_profile,
 };

@@ -63,6 +63,27 @@ static void run_top_k(const tn_cpu_op *op, const tn_cpu_frame *f, int32_t row, i
     }
 }
 
+/* The largest, by lanes; then the first that equals it. What is not a number is never larger. */
+static int32_t argmax(const float *x, int32_t n) {
+    enum { LANES = 16 };
+    float lane[LANES], max = -INFINITY;
+    for (int j = 0; j < LANES; j++) lane[j] = -INFINITY;
+    int32_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
+    for (int j = 0; j < LANES; j++) max = lane[j] > max ? lane[j] : max;
+    for (; i < n; i++) max = x[i] > max ? x[i] : max;
+    for (i = 0; i < n; i++)
+        if (x[i] == max) return i;
+    return 0;
+}
+
+static void run_argmax(const tn_cpu_op *op, const tn_cpu_frame *f, int32_t row, int32_t c0, int32_t n) {
+    (void)c0, (void)n;
+    const float *x = (const float *)tn_cpu_at(&op->src[0], f, row, 0);
+    *(int32_t *)tn_cpu_at(&op->dst, f, row, 0) = argmax(x, op->i[1]);
+}
+
 static void run_expert_sum(const tn_cpu_op *op, const tn_cpu_frame *f, int32_t row, int32_t c0, int32_t n) {
     const float *y = (const float *)tn_cpu_at(&op->src[0], f, row, 0);
     const float *w = (const float *)tn_cpu_at(&op->src[1], f, row, 0);
@@ -131,7 +152,7 @@ static int find_piece(tn_op op) {
 
 bool tn_cpu_has_op(tn_op op) {
     return find_piece(op) >= 0 || op == TN_OP_EMBED || op == TN_OP_SELECT_ROWS || op == TN_OP_KV_WRITE ||
-           op == TN_OP_TOP_K || op == TN_OP_EXPERT_SUM;
+           op == TN_OP_TOP_K || op == TN_OP_ARGMAX || op == TN_OP_EXPERT_SUM;
 }
 
 /* Parameters in the places that the table in kernels.h gives them. */
@@ -150,6 +171,7 @@ static void set_parameters(tn_cpu_op *op, const tn_node *node) {
         op->i[1] = node->src[0].cols;
         op->i[2] = a->norm;
         break;
+    case TN_OP_ARGMAX: op->i[1] = node->src[0].cols; break;
     case TN_OP_EXPERT_SUM: op->i[1] = a->n_used; break;
     case TN_OP_SCALE: op->f[0] = a->factor; break;
     case TN_OP_SOFTCAP: op->f[0] = a->softcap; break;
@@ -180,6 +202,7 @@ void tn_cpu_op_init(tn_cpu_op *op, const tn_device *device, const tn_memory *mem
     if (node->op == TN_OP_ROPE_TABLE) op->run = run_rope_table;
     if (node->op == TN_OP_SELECT_ROWS) op->run = run_select_rows;
     if (node->op == TN_OP_TOP_K) op->run = run_top_k;
+    if (node->op == TN_OP_ARGMAX) op->run = run_argmax;
     if (node->op == TN_OP_EXPERT_SUM) op->run = run_expert_sum;
     if (node->op == TN_OP_EMBED) {
         const tn_weight *w = tn_src_weight(g, node->src[1]);

@@ -1,6 +1,7 @@
 /* Running a program: all threads go through the launches together, with a barrier after each. Work is cut statically; how
  * it is cut never changes a bit of the result. */
 #include "backend/cpu/cpu.h"
+#include "base/clock.h"
 #include "base/mem.h"
 
 #include <string.h>
@@ -255,28 +256,65 @@ static void run_scan(const tn_cpu_launch *l, const worker *w) {
 typedef struct step_call {
     tn_program *program;
     const tn_step_input *step;
+    tn_launch_time *times; /* of each launch; NULL: nobody asks */
+    double start;
 } step_call;
+
+static void run_launch(const tn_cpu_launch *l, const worker *w) {
+    switch (l->form) {
+    case TN_FORM_ROWS: run_rows(l, w); break;
+    case TN_FORM_MATMULS: run_matmuls(l, w); break;
+    case TN_FORM_ATTEND: run_attend(l, w); break;
+    case TN_FORM_SCAN: run_scan(l, w); break;
+    }
+}
 
 static void run_step(void *arg, int i, int n) {
     const step_call *call = arg;
     const tn_program *p = call->program;
     worker w = {call->step, p->scratch + p->scratch_bytes * (size_t)i, i, n};
     for (int32_t k = 0; k < p->n; k++) {
-        const tn_cpu_launch *l = &p->launch[k];
-        switch (l->form) {
-        case TN_FORM_ROWS: run_rows(l, &w); break;
-        case TN_FORM_MATMULS: run_matmuls(l, &w); break;
-        case TN_FORM_ATTEND: run_attend(l, &w); break;
-        case TN_FORM_SCAN: run_scan(l, &w); break;
-        }
+        bool timed = call->times && i == 0;
+        if (timed) call->times[k].start = tn_seconds() - call->start;
+        run_launch(&p->launch[k], &w);
         tn_pool_barrier(p->device->pool, i);
+        if (timed) call->times[k].end = tn_seconds() - call->start;
     }
 }
 
-tn_status tn_cpu_run(tn_program *program, const tn_step_input *step, const float **logits, tn_error *err) {
+static int32_t n_choices(const tn_program *p, const tn_step_input *step) {
+    const tn_graph *g = &p->plan->graph;
+    return g->nodes[g->output].out[0].rows == TN_ROWS_OUTPUTS ? step->n_outputs : step->n_tokens;
+}
+
+static void run(tn_program *p, const tn_step_input *step, tn_launch_time *times) {
+    p->step = *step;
+    p->step.ids = p->ids;
+    for (int32_t t = 0; t < step->n_tokens; t++)
+        p->ids[t] = step->ids[t] == TN_ID_CHOSEN ? p->memory->chosen[t] : step->ids[t];
+    step_call call = {p, &p->step, times, times ? tn_seconds() : 0};
+    tn_pool_run(p->device->pool, run_step, &call);
+    if (!p->chosen) return;
+    memcpy(p->kept, p->chosen, (size_t)n_choices(p, step) * sizeof *p->kept);
+    p->memory->chosen = p->kept;
+}
+
+/* The host is the device: a step is done when it has been submitted. */
+tn_status tn_cpu_submit(tn_program *p, const tn_step_input *step, int want, tn_error *err) {
     (void)err;
-    step_call call = {program, step};
-    tn_pool_run(program->device->pool, run_step, &call);
-    *logits = program->logits;
+    run(p, step, NULL);
+    p->want = want;
+    return TN_OK;
+}
+
+tn_status tn_cpu_wait(tn_program *p, tn_result *result, tn_error *err) {
+    (void)err;
+    *result = (tn_result){p->want & TN_WANT_LOGITS ? p->logits : NULL, p->want & TN_WANT_IDS ? p->kept : NULL};
+    return TN_OK;
+}
+
+tn_status tn_cpu_profile(tn_program *p, const tn_step_input *step, tn_launch_time *times, tn_error *err) {
+    (void)err;
+    run(p, step, times);
     return TN_OK;
 }

@@ -93,7 +93,8 @@ char *tn_cuda_cache_dir(void);
 tn_status tn_cuda_compile(tn_device *device, const tn_plan *plan, tn_memory *memory, tn_program **program,
                           tn_error *err);
 void tn_cuda_free_program(tn_device *device, tn_program **program);
-tn_status tn_cuda_run(tn_program *program, const tn_step_input *step, const float **logits, tn_error *err);
+tn_status tn_cuda_submit(tn_program *program, const tn_step_input *step, int want, tn_error *err);
+tn_status tn_cuda_wait(tn_program *program, tn_result *result, tn_error *err);
 
 /* ---- the device: device.c ---- */
 

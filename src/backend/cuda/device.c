@@ -278,5 +278,6 @@ const tn_backend tn_backend_cuda = {
     .free_memory = free_memory,
     .compile = tn_cuda_compile,
     .free_program = tn_cuda_free_program,
-    .run = tn_cuda_run,
+    .submit = tn_cuda_submit,
+    .wait = tn_cuda_wait,
 };

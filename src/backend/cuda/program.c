@@ -230,7 +230,8 @@ static tn_status lose(tn_device *d, tn_status status, tn_error *err) {
     return status;
 }
 
-tn_status tn_cuda_run(tn_program *p, const tn_step_input *step, const float **logits, tn_error *err) {
+tn_status tn_cuda_submit(tn_program *p, const tn_step_input *step, int want, tn_error *err) {
+    (void)want;
     tn_device *d = p->device;
     const tn_cu *cu = &d->cu;
     if (d->lost[0]) return tn_fail(err, TN_ERR_RESOURCES, "cuda: the device was lost: %s", d->lost);
@@ -249,6 +250,11 @@ tn_status tn_cuda_run(tn_program *p, const tn_step_input *step, const float **lo
         status = tn_cu_check(cu, cu->to_host_async(p->logits, result, rows * tn_shape_row_bytes(out), d->stream),
                              "copying logits", err);
     if (status == TN_OK) status = tn_cu_check(cu, cu->stream_wait(d->stream), "a step", err);
-    *logits = p->logits;
     return lose(d, status, err);
+}
+
+tn_status tn_cuda_wait(tn_program *p, tn_result *result, tn_error *err) {
+    (void)err;
+    *result = (tn_result){.logits = p->logits};
+    return TN_OK;
 }

@@ -14,13 +14,14 @@ struct tn_memory {
 
 struct tn_program {
     float *logits;
+    int32_t *ids;
 };
 
 static tn_status null_open(tn_device **device, const tn_device_options *options, tn_error *err) {
     (void)options;
     *device = tn_alloc_zero(1, sizeof **device);
     if (!*device) return tn_fail_memory(err);
-    (*device)->caps = (tn_caps){"null (computes nothing)", ~UINT64_C(0), UINT64_C(0x3fffffff) & ~UINT64_C(3), 64};
+    (*device)->caps = (tn_caps){"null (computes nothing)", ~UINT64_C(0), UINT64_C(0x3fffffff) & ~UINT64_C(3), 64, 1};
     return TN_OK;
 }
 
@@ -74,6 +75,7 @@ static void null_free_memory(tn_device *d, tn_memory **memory) {
 static void null_free_program(tn_device *d, tn_program **program) {
     (void)d;
     if (*program) tn_free((*program)->logits);
+    if (*program) tn_free((*program)->ids);
     tn_free(*program);
     *program = NULL;
 }
@@ -85,14 +87,20 @@ static tn_status null_compile(tn_device *d, const tn_plan *plan, tn_memory *memo
     *program = tn_alloc_zero(1, sizeof **program);
     if (*program)
         (*program)->logits = tn_alloc_zero((size_t)tn_shape_max_rows(&plan->graph, out), tn_shape_row_bytes(out));
-    if (*program && (*program)->logits) return TN_OK;
+    if (*program) (*program)->ids = tn_alloc_zero((size_t)plan->graph.max_tokens, sizeof(int32_t));
+    if (*program && (*program)->logits && (*program)->ids) return TN_OK;
     null_free_program(d, program);
     return tn_fail_memory(err);
 }
 
-static tn_status null_run(tn_program *program, const tn_step_input *step, const float **logits, tn_error *err) {
-    (void)step, (void)err;
-    *logits = program->logits;
+static tn_status null_submit(tn_program *program, const tn_step_input *step, int want, tn_error *err) {
+    (void)program, (void)step, (void)want, (void)err;
+    return TN_OK;
+}
+
+static tn_status null_wait(tn_program *program, tn_result *result, tn_error *err) {
+    (void)err;
+    *result = (tn_result){program->logits, program->ids};
     return TN_OK;
 }
 
@@ -110,5 +118,6 @@ const tn_backend tn_backend_null = {
     .free_memory = null_free_memory,
     .compile = null_compile,
     .free_program = null_free_program,
-    .run = null_run,
+    .submit = null_submit,
+    .wait = null_wait,
 };

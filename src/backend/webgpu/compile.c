@@ -11,7 +11,9 @@ tn_webgpu_step_layout tn_webgpu_step_layout_of(const tn_graph *g, int32_t n_page
     l.max_pages = n_pages + g->max_tokens;
     l.ids = 4;
     l.pos = l.ids + l.max_tokens;
-    l.pages_at = l.pos + l.max_tokens;
+    l.seq = l.pos + l.max_tokens;
+    l.end = l.seq + l.max_tokens;
+    l.pages_at = l.end + l.max_tokens;
     l.outputs = l.pages_at + l.max_tokens;
     l.pages = l.outputs + l.max_outputs;
     l.words = l.pages + l.max_pages;
@@ -22,6 +24,7 @@ tn_webgpu_step_layout tn_webgpu_step_layout_of(const tn_graph *g, int32_t n_page
 typedef struct binding {
     tn_webgpu_window window[TN_WEBGPU_MAX_WINDOWS];
     int32_t n_windows, state;
+    bool scratch;
     uint64_t numbers, numbers_bytes;
 } binding;
 
@@ -34,7 +37,7 @@ typedef struct maker {
 } maker;
 
 static int32_t kind_of(const binding *b) {
-    return b->n_windows * 2 + (b->state >= 0);
+    return b->n_windows * 4 + b->scratch * 2 + (b->state >= 0);
 }
 
 /* ---- dispatches ---- */
@@ -58,19 +61,25 @@ static tn_status add_dispatch(maker *m, const tn_emit *e, const char *text, tn_e
                        e->x);
     if (!grow(m)) return tn_fail_memory(err);
     binding *b = &m->binding[m->p->n];
-    *b = (binding){.n_windows = e->n_windows, .state = e->state, .numbers = m->numbers.n};
+    *b = (binding){
+        .n_windows = e->n_windows, .state = e->state, .scratch = e->scratch_words > 0, .numbers = m->numbers.n};
+    if (e->scratch_words * 4 > m->p->scratch_bytes) m->p->scratch_bytes = tn_align_up(e->scratch_words * 4, 16);
     memcpy(b->window, e->window, sizeof b->window);
     b->numbers_bytes = tn_align_up((size_t)(e->n_numbers > 0 ? e->n_numbers : 1) * 4, 16);
     tn_buf_add(&m->numbers, e->number, (size_t)e->n_numbers * 4);
     tn_buf_add(&m->numbers, zeros, tn_align_up(m->numbers.n + 16, NUMBERS_ALIGN) - m->numbers.n);
     if (m->numbers.failed) return tn_fail_memory(err);
     tn_webgpu_dispatch *to = &m->p->dispatch[m->p->n];
-    *to = (tn_webgpu_dispatch){.rows = e->rows, .fixed_rows = e->fixed_rows, .x = e->x, .rows_per_y = e->rows_per_y};
+    *to = (tn_webgpu_dispatch){.rows = e->rows,
+                               .fixed_rows = e->fixed_rows,
+                               .x = e->x,
+                               .rows_per_y = e->rows_per_y,
+                               .from_pos = e->from_pos};
     m->p->n++;
     return tn_webgpu_pipeline_get(m->p->device, text, kind_of(b), &to->pipeline, err);
 }
 
-/* A launch whose weight lies in several segments is a dispatch for each. */
+/* A launch is a dispatch for each segment of its weight, where that lies in several, or for each of its stages. */
 static tn_status add_launch(maker *m, const tn_launch *launch, tn_error *err) {
     tn_program *p = m->p;
     tn_status status = TN_OK;
@@ -82,7 +91,7 @@ static tn_status add_launch(maker *m, const tn_launch *launch, tn_error *err) {
         e.plan = p->plan;
         e.kv_type = p->memory->kv_type;
         e.step = p->layout;
-        e.segment = s;
+        e.segment = e.stage = s;
         tn_buf text = {0};
         if (tn_webgpu_emit(&e, &text))
             status = add_dispatch(m, &e, text.p, err);
@@ -116,6 +125,11 @@ static tn_status make_buffers(maker *m, tn_error *err) {
     if (status == TN_OK)
         status = tn_webgpu_buffer(d, &p->readback, p->readback_bytes,
                                   WGPUBufferUsage_MapRead | WGPUBufferUsage_CopyDst, "logits", err);
+    if (status == TN_OK && p->scratch_bytes > d->max_binding)
+        status = tn_fail(err, TN_ERR_RESOURCES, "webgpu: partial results need %.1f MiB; a shader sees %.1f at once",
+                         (double)p->scratch_bytes / (1 << 20), (double)d->max_binding / (1 << 20));
+    if (status == TN_OK && p->scratch_bytes)
+        status = tn_webgpu_buffer(d, &p->scratch, p->scratch_bytes, WGPUBufferUsage_Storage, "partial results", err);
     if (status != TN_OK) return status;
     d->lib.QueueWriteBuffer(d->queue, p->numbers, 0, m->numbers.p, m->numbers.n);
     return tn_webgpu_check(d, "writing a program's numbers", err);
@@ -125,7 +139,7 @@ static void bind(maker *m, int32_t i) {
     tn_program *p = m->p;
     tn_device *d = p->device;
     const binding *b = &m->binding[i];
-    WGPUBindGroupEntry entries[4 + TN_WEBGPU_MAX_WINDOWS] = {
+    WGPUBindGroupEntry entries[5 + TN_WEBGPU_MAX_WINDOWS] = {
         {.binding = 0, .buffer = p->memory->arena, .size = p->memory->arena_bytes},
         {.binding = 1, .buffer = p->step, .size = (uint64_t)p->layout.words * 4},
         {.binding = 2, .buffer = p->numbers, .offset = b->numbers, .size = b->numbers_bytes}};
@@ -133,8 +147,9 @@ static void bind(maker *m, int32_t i) {
     if (b->state >= 0)
         entries[n++] = (WGPUBindGroupEntry){
             .binding = 3, .buffer = p->memory->states[b->state], .size = p->memory->state_bytes[b->state]};
+    if (b->scratch) entries[n++] = (WGPUBindGroupEntry){.binding = 4, .buffer = p->scratch, .size = p->scratch_bytes};
     for (int32_t k = 0; k < b->n_windows; k++)
-        entries[n++] = (WGPUBindGroupEntry){.binding = 4 + (uint32_t)k,
+        entries[n++] = (WGPUBindGroupEntry){.binding = 5 + (uint32_t)k,
                                             .buffer = d->slabs[b->window[k].slab],
                                             .offset = b->window[k].offset,
                                             .size = b->window[k].bytes};
@@ -183,6 +198,7 @@ void tn_webgpu_free_program(tn_device *d, tn_program **program) {
     tn_webgpu_buffer_free(d, &p->step);
     tn_webgpu_buffer_free(d, &p->numbers);
     tn_webgpu_buffer_free(d, &p->readback);
+    tn_webgpu_buffer_free(d, &p->scratch);
     tn_free(p->words);
     tn_free(p);
     *program = NULL;

@@ -322,5 +322,6 @@ const tn_backend tn_backend_webgpu = {
     .free_memory = free_memory,
     .compile = tn_webgpu_compile,
     .free_program = tn_webgpu_free_program,
-    .run = tn_webgpu_run,
+    .submit = tn_webgpu_submit,
+    .wait = tn_webgpu_result,
 };

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { MAX_BUFFERS = 8 }; /* storage buffers of a shader, on any device */
+
 tn_text tn_textf(const char *format, ...) {
     tn_text t;
     va_list args;
@@ -311,9 +313,12 @@ static void assemble(tn_emit *e, tn_buf *text) {
     if (e->q_words)
         tn_buf_printf(text, "var<workgroup> wq: array<vec4<u32>, %d>;\nvar<workgroup> wd: array<vec2<u32>, %d>;\n",
                       e->q_words / 4, e->q_words / 8);
-    if (e->state >= 0) tn_buf_str(text, "@group(0) @binding(3) var<storage, read_write> kv: array<vec4<u32>>;\n");
+    if (e->state >= 0)
+        tn_buf_printf(text, "@group(0) @binding(3) var<storage, read_write> kv: array<%s>;\n",
+                      e->form.kind == TN_FORM_SCAN ? "V" : "vec4<u32>");
+    if (e->scratch_words) tn_buf_str(text, "@group(0) @binding(4) var<storage, read_write> scratch: array<f32>;\n");
     for (int32_t i = 0; i < e->n_windows; i++)
-        tn_emit_piece(e, text, "window", "ID", NUM(i), "BINDING", NUM(4 + i), "VALUE",
+        tn_emit_piece(e, text, "window", "ID", NUM(i), "BINDING", NUM(5 + i), "VALUE",
                       e->vec == 4 ? tn_textf("bitcast<vec4<f32>>(w%d[i >> 2u])", i).s : tn_textf("w%ds(i)", i).s,
                       NULL);
     add_reductions(e, text);
@@ -338,6 +343,8 @@ static void assemble(tn_emit *e, tn_buf *text) {
 static void check_memory(tn_emit *e) {
     size_t bytes =
         ((size_t)e->shared + 8 + e->wg) * 4 + (size_t)e->q_words * 4 + (size_t)e->q_words + (size_t)e->extra_bytes;
+    if (!e->why && 2 + e->n_windows + (e->state >= 0) + (e->scratch_words > 0) > MAX_BUFFERS)
+        e->why = "the weights lie in more buffers than a shader may bind";
     if (!e->why && bytes > e->d->limits.maxComputeWorkgroupStorageSize)
         e->why = "what a workgroup keeps of its rows does not fit into its memory";
 }

@@ -48,6 +48,7 @@ typedef struct tn_emit {
     tn_kv_type kv_type;
     tn_webgpu_step_layout step;
     int32_t segment; /* of the weight that is in several */
+    int32_t stage;   /* of a launch that is several dispatches, one after the other */
     const char *why; /* what speaks against it; NULL: nothing so far */
 
     tn_buf types, head, body; /* functions of types; functions of this launch; statements of main */
@@ -76,8 +77,9 @@ typedef struct tn_emit {
     int32_t rows_held; /* rows whose wanted values are kept at once */
     /* the dispatch */
     tn_rows rows;
-    int32_t fixed_rows, rows_per_y;
+    int32_t fixed_rows, rows_per_y, from_pos;
     uint32_t x;
+    uint64_t scratch_words; /* what its stages pass on: 0: it has one stage */
 } tn_emit;
 
 /* Writes the shader of a launch. False: e->why says why not (or memory ran out: e->why is then NULL). */

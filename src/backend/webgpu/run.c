@@ -19,7 +19,11 @@ static int32_t fill_step(tn_program *p, const tn_step_input *in) {
         int32_t pages = (run->pos + run->n + TN_PAGE_TOKENS - 1) / TN_PAGE_TOKENS;
         if (at + pages > l->words) return 0;
         memcpy(w + at, in->pages + (size_t)run->seq * (size_t)in->max_pages, (size_t)pages * 4);
-        for (int32_t t = run->first; t < run->first + run->n; t++) w[l->pages_at + t] = (uint32_t)at;
+        for (int32_t t = run->first; t < run->first + run->n; t++) {
+            w[l->seq + t] = (uint32_t)run->seq;
+            w[l->end + t] = (uint32_t)(run->first + run->n);
+            w[l->pages_at + t] = (uint32_t)at;
+        }
         at += pages;
     }
     return at;
@@ -32,12 +36,14 @@ static int32_t rows_of(const tn_step_input *in, tn_rows rows, int32_t fixed) {
 static void encode(const tn_program *p, const tn_step_input *in, WGPUComputePassEncoder pass) {
     const tn_webgpu_library *lib = &p->device->lib;
     WGPUComputePipeline last = NULL;
+    int32_t last_pos = 0;
+    for (int32_t t = 0; t < in->n_tokens; t++) last_pos = in->pos[t] > last_pos ? in->pos[t] : last_pos;
     for (int32_t i = 0; i < p->n; i++) {
         const tn_webgpu_dispatch *x = &p->dispatch[i];
         uint32_t rows = (uint32_t)rows_of(in, x->rows, x->fixed_rows), gx = x->x;
         uint32_t gy = gx ? (rows + (uint32_t)x->rows_per_y - 1) / (uint32_t)x->rows_per_y : (rows + 32767) / 32768;
         if (!gx) gx = rows < 32768 ? rows : 32768;
-        if (gx == 0 || gy == 0) continue;
+        if (gx == 0 || gy == 0 || last_pos < x->from_pos) continue;
         if (x->pipeline != last) lib->ComputePassEncoderSetPipeline(pass, x->pipeline);
         last = x->pipeline;
         lib->ComputePassEncoderSetBindGroup(pass, 0, x->group, 0, NULL);
@@ -70,9 +76,10 @@ static tn_status submit(tn_program *p, const tn_step_input *in, uint64_t bytes, 
     return status;
 }
 
-tn_status tn_webgpu_run(tn_program *p, const tn_step_input *in, const float **logits, tn_error *err) {
+tn_status tn_webgpu_submit(tn_program *p, const tn_step_input *in, int want, tn_error *err) {
+    (void)want;
     tn_device *d = p->device;
-    *logits = NULL;
+    p->result = NULL;
     if (d->lost) return tn_webgpu_check(d, "running a step", err);
     if (p->mapped) d->lib.BufferUnmap(p->readback);
     p->mapped = false;
@@ -82,7 +89,13 @@ tn_status tn_webgpu_run(tn_program *p, const tn_step_input *in, const float **lo
     d->lib.QueueWriteBuffer(d->queue, p->step, 0, p->words, (size_t)words * 4);
     tn_status status = submit(p, in, bytes, err);
     if (status != TN_OK || !bytes) return status;
-    status = tn_webgpu_map(d, p->readback, bytes, (const void **)logits, err);
+    status = tn_webgpu_map(d, p->readback, bytes, (const void **)&p->result, err);
     p->mapped = status == TN_OK;
     return status;
+}
+
+tn_status tn_webgpu_result(tn_program *p, tn_result *result, tn_error *err) {
+    (void)err;
+    *result = (tn_result){.logits = p->result};
+    return TN_OK;
 }

@@ -14,14 +14,14 @@ WGPUBindGroupLayout tn_webgpu_layout(tn_device *d, int32_t kind) {
     if (d->layout[kind]) return d->layout[kind];
     WGPUBindGroupLayoutEntry entries[16] = {0};
     size_t n = 0;
-    int32_t windows = kind / 2;
-    for (uint32_t binding = 0; binding < 4 + (uint32_t)windows; binding++) {
-        if (binding == 3 && kind % 2 == 0) continue;
+    int32_t windows = kind / 4;
+    for (uint32_t binding = 0; binding < 5 + (uint32_t)windows; binding++) {
+        if ((binding == 3 && !(kind & 1)) || (binding == 4 && !(kind & 2))) continue;
         entries[n].binding = binding;
         entries[n].visibility = WGPUShaderStage_Compute;
-        entries[n++].buffer.type = binding == 0 || binding == 3 ? WGPUBufferBindingType_Storage
-                                   : binding == 2               ? WGPUBufferBindingType_Uniform
-                                                                : WGPUBufferBindingType_ReadOnlyStorage;
+        entries[n++].buffer.type = binding == 0 || binding == 3 || binding == 4 ? WGPUBufferBindingType_Storage
+                                   : binding == 2                               ? WGPUBufferBindingType_Uniform
+                                                  : WGPUBufferBindingType_ReadOnlyStorage;
     }
     d->layout[kind] = d->lib.DeviceCreateBindGroupLayout(
         d->device, &(WGPUBindGroupLayoutDescriptor){.entryCount = n, .entries = entries});

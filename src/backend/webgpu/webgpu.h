@@ -52,8 +52,9 @@ int32_t tn_webgpu_segments(const tn_device *d, const tn_weight *w);
 
 enum { TN_WEBGPU_GROUP = 128 }; /* invocations in a workgroup */
 
-/* A kind of bind group: 0 the arena, 1 the step, 2 the numbers, 3 a cache where kind is odd, 4.. kind / 2 windows on weights. */
-enum { TN_WEBGPU_KINDS = 12 };
+/* A kind of bind group: 0 the arena, 1 the step, 2 the numbers, 3 a state where kind & 1, 4 the scratch where kind & 2, 5..
+ * kind / 4 windows on weights. */
+enum { TN_WEBGPU_KINDS = 24 };
 
 typedef struct tn_webgpu_pipeline {
     uint64_t hash;
@@ -150,13 +151,14 @@ typedef struct tn_webgpu_dispatch {
     int32_t fixed_rows;
     uint32_t x;         /* workgroups along x; 0: one for each row (and further rows along y) */
     int32_t rows_per_y; /* rows that a workgroup takes along y */
+    int32_t from_pos;   /* not in steps of which no token is at this position or beyond */
 } tn_webgpu_dispatch;
 
-/* A step's inputs on the device, in words: n_tokens, n_outputs, then for each token its id, position and the place of its
- * page list, then the outputs, then the page lists of the runs. */
+/* A step's inputs on the device, in words: n_tokens, n_outputs, then for each token its id, position, sequence, the end of
+ * its run (the token after it) and the place of its page list, then the outputs, then the page lists of the runs. */
 typedef struct tn_webgpu_step_layout {
     int32_t max_tokens, max_outputs, max_pages;
-    int32_t ids, pos, pages_at, outputs, pages; /* first words */
+    int32_t ids, pos, seq, end, pages_at, outputs, pages; /* first words */
     int32_t words;
 } tn_webgpu_step_layout;
 tn_webgpu_step_layout tn_webgpu_step_layout_of(const tn_graph *g, int32_t n_pages);
@@ -169,15 +171,19 @@ struct tn_program {
     int32_t n;
     tn_webgpu_step_layout layout;
     WGPUBuffer step, numbers, readback;
+    WGPUBuffer scratch; /* between the dispatches of one launch */
+    uint64_t scratch_bytes;
     uint32_t *words; /* the step being put together */
     uint64_t logits_at, logits_row, readback_bytes;
     tn_rows logits_rows;
     bool mapped;
+    const float *result; /* mapped logits */
 };
 
 tn_status tn_webgpu_compile(tn_device *d, const tn_plan *plan, tn_memory *memory, tn_program **program,
                             tn_error *err);
 void tn_webgpu_free_program(tn_device *d, tn_program **program);
-tn_status tn_webgpu_run(tn_program *program, const tn_step_input *step, const float **logits, tn_error *err);
+tn_status tn_webgpu_submit(tn_program *program, const tn_step_input *step, int want, tn_error *err);
+tn_status tn_webgpu_result(tn_program *program, tn_result *result, tn_error *err);
 
 #endif

@@ -1,0 +1,29 @@
+/* What the modes of bench share: a timed run, and what else they do with such runs. */
+#ifndef CLI_BENCH_H
+#define CLI_BENCH_H
+
+#include "engine.h"
+#include "table.h"
+
+/* Tokens to run: any will do, the same each time. Freed with free(). */
+int32_t *bench_random_ids(size_t n, int32_t n_vocab);
+
+/* One run on an open session, timed, the cache brought to the row's depth before: a prompt, or a token after the other. */
+tn_status bench_time_run(cli_engine *e, const bench_row *r, const int32_t *ids, double *seconds, tn_error *err);
+/* The run before those that count, unless --no-warmup was given. */
+tn_status bench_warm_up(cli_engine *e, const bench_row *r, const int32_t *ids, tn_error *err);
+
+/* Calls `test` for each place of the grid that the options span, with the model open; row: model, threads, depth and
+ * test are filled in. */
+typedef tn_status (*bench_test)(cli_engine *e, bench_table *table, const bench_row *row, tn_error *err);
+tn_status bench_each_test(const cli_options *o, bench_table *table, bench_test test, tn_error *err);
+
+/* The test in llama-bench's words: "pp512", "tg128 @ d4096". */
+void bench_test_name(char *out, size_t cap, int64_t n_prompt, int64_t n_gen, int64_t n_depth);
+
+/* --compare A B: which tests of two results of bench differ by more than noise; TN_ERR_CHECK where B is slower. */
+tn_status bench_compare(const cli_options *o, tn_error *err);
+/* --ablate: all rules, none, and each of them left out. */
+tn_status bench_ablate(const cli_options *o, tn_error *err);
+
+#endif

@@ -1,0 +1,101 @@
+/* The plan's memory over time: each stored value has a place in the arena from the launch that makes it to the last that
+ * reads it. As text, and as a picture. */
+#include "base/mem.h"
+#include "explain.h"
+
+#include <string.h>
+
+static void add_life(const tn_plan *p, int32_t node, int32_t out, int32_t last, tn_life *life) {
+    const tn_shape *s = &p->graph.nodes[node].out[out];
+    *life = (tn_life){.node = node,
+                      .out = out,
+                      .first = p->partition.owner[node],
+                      .last = last,
+                      .offset = p->offset[node * TN_MAX_OUT + out],
+                      .bytes = tn_shape_row_bytes(s) * (size_t)tn_shape_max_rows(&p->graph, s)};
+}
+
+tn_status tn_plan_lives(const tn_plan *p, tn_life **lives, int32_t *n, tn_error *err) {
+    const tn_graph *g = &p->graph;
+    size_t slots = (size_t)g->n * TN_MAX_OUT;
+    tn_life *list = tn_alloc(slots * sizeof *list);
+    int32_t *last = tn_alloc_zero(slots, sizeof *last);
+    tn_status status = list && last ? TN_OK : tn_fail_memory(err);
+    *lives = list;
+    *n = 0;
+    for (int32_t i = 0; i < g->n && status == TN_OK; i++)
+        for (int k = 0; k < g->nodes[i].n_src; k++) {
+            int32_t *l = &last[g->nodes[i].src[k].node * TN_MAX_OUT + g->nodes[i].src[k].out];
+            if (*l < p->partition.owner[i]) *l = p->partition.owner[i];
+        }
+    for (int32_t l = 0; l < p->partition.n && status == TN_OK; l++)
+        for (int32_t i = 0; i < p->partition.launch[l].n; i++) {
+            int32_t node = p->partition.launch[l].nodes[i];
+            for (int32_t o = 0; o < g->nodes[node].n_out; o++) {
+                if (p->offset[node * TN_MAX_OUT + o] < 0) continue;
+                bool result = node == g->output;
+                add_life(p, node, o, result ? p->partition.n : last[node * TN_MAX_OUT + o], &list[(*n)++]);
+            }
+        }
+    tn_free(last);
+    return status;
+}
+
+size_t tn_lives_extent(const tn_plan *p, const tn_life *lives, int32_t n) {
+    size_t extent = 1;
+    for (int32_t i = 0; i < n; i++)
+        if (lives[i].last < p->partition.n && (size_t)lives[i].offset + lives[i].bytes > extent)
+            extent = (size_t)lives[i].offset + lives[i].bytes;
+    return extent;
+}
+
+static bool reads(const tn_plan *p, int32_t launch, int32_t node, int32_t out) {
+    const tn_launch *l = &p->partition.launch[launch];
+    for (int32_t i = 0; i < l->n; i++) {
+        const tn_node *n = &p->graph.nodes[l->nodes[i]];
+        for (int k = 0; k < n->n_src; k++)
+            if (n->src[k].node == node && n->src[k].out == out) return true;
+    }
+    return false;
+}
+
+void tn_print_lives(tn_buf *b, const tn_plan *p, const tn_life *lives, int32_t n, int32_t launch, int32_t columns) {
+    static const char rank[] = ".-=#";
+    int64_t arena = (int64_t)tn_lives_extent(p, lives, n);
+    for (int32_t c = 0; c < columns; c++) {
+        int best = 0;
+
+        for (int32_t i = 0; i < n; i++) {
+            const tn_life *v = &lives[i];
+            if (launch < v->first || launch > v->last) continue;
+            int64_t end = v->offset + (int64_t)v->bytes;
+            if (v->offset * columns >= (c + 1) * arena || end * columns <= c * arena) continue;
+            int is = launch == v->first ? 3 : reads(p, launch, v->node, v->out) ? 2 : 1;
+            best = is > best ? is : best;
+        }
+        tn_buf_char(b, rank[best]);
+    }
+}
+
+void tn_draw_lives(tn_buf *b, const tn_plan *p, const tn_life *lives, int32_t n) {
+    enum { HEIGHT = 240 };
+    double dx = p->partition.n > 240 ? 4 : 960.0 / p->partition.n;
+    double dy = (double)HEIGHT / (double)tn_lives_extent(p, lives, n);
+    double width = dx * (p->partition.n + 1);
+    tn_buf_printf(b, "<svg class=\"memory\" viewBox=\"0 0 %.0f %d\" width=\"%.0f\" height=\"%d\" role=\"img\">\n",
+                  width, HEIGHT, width, HEIGHT);
+    tn_buf_printf(b, "<rect width=\"%.0f\" height=\"%d\" fill=\"#f4f4f2\"/>\n", width, HEIGHT);
+    for (int32_t i = 0; i < n; i++) {
+        const tn_life *v = &lives[i];
+        const char *name = p->graph.nodes[v->node].name;
+        tn_buf_printf(b,
+                      "<rect x=\"%.1f\" y=\"%.2f\" width=\"%.1f\" height=\"%.2f\" fill=\"%s\" stroke=\"#555\" "
+                      "stroke-width=\".4\"><title>",
+                      dx * v->first, dy * (double)v->offset, dx * (v->last - v->first + 1), dy * (double)v->bytes,
+                      tn_kind_colour(p->partition.launch[v->first].kind));
+        tn_add_escaped(b, name);
+        tn_buf_printf(b, ": %zu bytes at %lld, launches %d to %d</title></rect>\n", v->bytes, (long long)v->offset,
+                      v->first, v->last);
+    }
+    tn_buf_str(b, "</svg>\n");
+}
