@@ -1,5 +1,5 @@
-/* tenon bench: tokens a second, measured as llama-bench does: random tokens, a prompt in steps of -ub (pp) or one
- * token after the other (tg), behind so many in the cache (@ d), a run to warm up and -r that count. */
+/* tenon bench: tokens a second, measured as llama-bench does: a prompt of random tokens in steps of -ub (pp), or one
+ * token after the other, each the likeliest after those before it (tg), behind so many in the cache (@ d), a run to warm up and -r that count. */
 #include "bench.h"
 #include "out.h"
 #include "verbs.h"
@@ -37,11 +37,17 @@ static tn_status prepare(cli_engine *e, const int32_t *ids, int32_t depth, tn_er
     return status ? status : cli_feed(e, ids, (size_t)depth, err);
 }
 
+static bool go_on(void *data, int32_t id) {
+    (void)data, (void)id;
+    return true;
+}
+
 tn_status bench_time_run(cli_engine *e, const bench_row *r, const int32_t *ids, double *seconds, tn_error *err) {
     tn_status status = prepare(e, ids, r->n_depth, err);
     double start = cli_seconds();
     if (!status && r->n_prompt) status = cli_feed(e, ids, (size_t)r->n_prompt, err);
-    for (int32_t i = 0; i < r->n_gen && !status; i++) status = cli_feed(e, ids + i, 1, err);
+    if (!status && r->n_gen)
+        status = tn_step_greedy(e->session, &(tn_greedy){.id = ids[0], .n = r->n_gen, .each = go_on}, err);
     *seconds = cli_seconds() - start;
     return status;
 }

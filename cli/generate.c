@@ -116,26 +116,66 @@ static tn_status add_token(cli_engine *e, const cli_prompt *prompt, cli_answer *
         a->stop = CLI_STOP_TEXT;
     else if (a->n == (size_t)o->n_predict)
         a->stop = CLI_STOP_LENGTH;
-    else if (tn_sequence_length(e->session, 0) == e->info.n_ctx)
+    else if (prompt->n + a->n > (size_t)e->info.n_ctx) /* this token has no place in it */
         a->stop = CLI_STOP_CONTEXT;
     return TN_OK;
 }
 
-static tn_status answer(cli_engine *e, tn_sampler *sampler, const cli_prompt *prompt, cli_answer *a, tn_error *err) {
-    tn_status status = TN_OK;
-    if (!e->o->n_predict) a->stop = CLI_STOP_LENGTH;
-    while (!a->stop && !status) {
-        if (prompt->interrupts && *prompt->interrupts) {
-            a->stop = CLI_STOP_USER;
-            break;
-        }
-        int32_t id = tn_sampler_pick(sampler, tn_logits(e->session, 0));
-        tn_sampler_accept(sampler, id);
-        status = add_token(e, prompt, a, id, err);
-        if (status || a->stop) break;
-        if (prompt->show) show_text(e->o, a, false);
-        status = cli_feed(e, &id, 1, err);
+/* An answer on its way. */
+typedef struct answering {
+    cli_engine *e;
+    const cli_prompt *prompt;
+    cli_answer *a;
+    tn_status status;
+    tn_error *err;
+} answering;
+
+/* A token was found; whether the answer goes on. */
+static bool on_token(void *data, int32_t id) {
+    answering *w = data;
+    cli_answer *a = w->a;
+    if (w->prompt->interrupts && *w->prompt->interrupts) {
+        a->stop = CLI_STOP_USER;
+        return false;
     }
+    w->status = add_token(w->e, w->prompt, a, id, w->err);
+    if (w->status || a->stop) return false;
+    if (w->prompt->show) show_text(w->e->o, a, false);
+    return true;
+}
+
+/* Whether the likeliest token is all that matters: then a device may go ahead, and logits stay there. */
+static bool only_greedy(const cli_options *o) {
+    const tn_sampler_options *s = &o->sampler;
+    bool plain = s->repeat_penalty == 1 && s->frequency_penalty == 0 && s->presence_penalty == 0;
+    return s->temp == 0 && plain && !o->biases.n && o->n_logprobs < 0;
+}
+
+static tn_status answer_greedily(answering *w) {
+    int32_t id = tn_chosen(w->e->session, 0);
+    if (!on_token(w, id)) return w->status;
+    tn_greedy options = {.id = id, .n = w->e->info.n_ctx, .each = on_token, .data = w};
+    tn_status status = tn_step_greedy(w->e->session, &options, w->err);
+    return status ? status : w->status;
+}
+
+static tn_status answer_by_sampling(answering *w, tn_sampler *sampler) {
+    for (;;) {
+        int32_t id = tn_sampler_pick(sampler, tn_logits(w->e->session, 0));
+        tn_sampler_accept(sampler, id);
+        if (!on_token(w, id)) return w->status;
+        tn_status status = cli_feed(w->e, &id, 1, w->err);
+        if (status) return status;
+    }
+}
+
+static tn_status answer(cli_engine *e, tn_sampler *sampler, const cli_prompt *prompt, cli_answer *a, tn_error *err) {
+    answering w = {.e = e, .prompt = prompt, .a = a, .err = err};
+    tn_status status = TN_OK;
+    if (!e->o->n_predict)
+        a->stop = CLI_STOP_LENGTH;
+    else
+        status = only_greedy(e->o) ? answer_greedily(&w) : answer_by_sampling(&w, sampler);
     if (prompt->show) show_text(e->o, a, true);
     return status;
 }
