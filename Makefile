@@ -32,10 +32,11 @@ sanitize: setup ## the same tests under the address and undefined-behaviour sani
 	cmake --build $(BUILD)-sanitize -j $(JOBS)
 	$(CTEST) --test-dir $(BUILD)-sanitize
 
-check: setup ## formatting, the direction of includes, CUDA kernels where there is a compiler
+check: setup ## formatting, the direction of includes, CUDA and aarch64 where there is a compiler
 	@scripts/check-format.sh
 	@scripts/check-includes.sh
 	@scripts/check-cuda.sh
+	@scripts/check-arm64.sh
 
 fuzz: ## each fuzz target for a minute, under sanitizers (installs clang)
 	@scripts/fuzz.sh

@@ -33,6 +33,7 @@ else()
 endif()
 set(TENON_avx2_OPTIONS -mavx2 -mfma -mf16c -mbmi2)
 set(TENON_avx512_OPTIONS -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mfma -mf16c -mbmi2)
+set(TENON_neon_OPTIONS -march=armv8.2-a+dotprod)
 if(TENON_FUZZ) # not run there, and clang needs minutes for them with sanitizers
     list(APPEND TENON_avx2_OPTIONS -fno-sanitize=all -w)
     list(APPEND TENON_avx512_OPTIONS -fno-sanitize=all -w)

@@ -16,14 +16,6 @@
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
-static tn_isa best_isa(void) {
-#ifdef __x86_64__
-    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vl")) return TN_ISA_AVX512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return TN_ISA_AVX2;
-#endif
-    return TN_ISA_REF;
-}
-
 static uint32_t g_seed = 1;
 static uint32_t random_bits(void) {
     g_seed = g_seed * 1664525u + 1013904223u;
@@ -230,7 +222,7 @@ static void test_attention(tn_kv_type type) {
             a.scale = 1 / sqrtf((float)dim);
             int32_t n = dim > 100 || group > 5 ? lengths[turn % 4] : lengths[turn % COUNT(lengths)];
             if (group == 3) n = 150; /* each size crosses pages at least once */
-            for (tn_isa isa = TN_ISA_REF; isa <= best_isa(); isa++) check_attention(a, isa, n);
+            for (tn_isa isa = TN_ISA_REF; isa <= tn_isa_best(); isa++) check_attention(a, isa, n);
         }
     }
 }
@@ -265,14 +257,14 @@ static void test_unusual_shapes(void **state) {
         a.kv.k_dim = shapes[i].k_dim;
         a.kv.v_dim = shapes[i].v_dim;
         a.scale = 1 / sqrtf((float)a.kv.k_dim);
-        for (tn_isa isa = TN_ISA_REF; isa <= best_isa(); isa++) check_attention(a, isa, shapes[i].n);
+        for (tn_isa isa = TN_ISA_REF; isa <= tn_isa_best(); isa++) check_attention(a, isa, shapes[i].n);
     }
 }
 
 /* Scores far apart, growing and falling from page to page: the maximum so far has to be carried along. */
 static void test_hostile_scores(void **state) {
     (void)state;
-    for (tn_isa isa = TN_ISA_REF; isa <= best_isa(); isa++) {
+    for (tn_isa isa = TN_ISA_REF; isa <= tn_isa_best(); isa++) {
         for (int kind = 0; kind < 4; kind++) {
             tn_cpu_attention a = {
                 .kv = {.type = TN_KV_F32, .n_kv = 1, .k_dim = 16, .v_dim = 16}, .n_head = 2, .scale = 1};
@@ -324,7 +316,7 @@ static void check_stored(tn_kv_type type, tn_isa isa, float magnitude) {
 static void test_what_the_cache_stores(void **state) {
     (void)state;
     static const float magnitudes[] = {1, 1000, 60000, 1e-3f, 1e-6f, 0};
-    for (tn_isa isa = TN_ISA_REF; isa <= best_isa(); isa++) {
+    for (tn_isa isa = TN_ISA_REF; isa <= tn_isa_best(); isa++) {
         for (size_t m = 0; m < COUNT(magnitudes); m++) {
             for (tn_kv_type type = TN_KV_F16; type <= TN_KV_F32; type++) check_stored(type, isa, magnitudes[m]);
         }
@@ -342,7 +334,7 @@ static void test_writes_are_the_same_bytes(void **state) {
                                         : type == TN_KV_F16 ? elements * 2
                                                             : elements + elements / 32 * 2);
         uint8_t *pages[TN_ISA_COUNT];
-        for (tn_isa isa = TN_ISA_REF; isa <= best_isa(); isa++) {
+        for (tn_isa isa = TN_ISA_REF; isa <= tn_isa_best(); isa++) {
             pages[isa] = kv.base = malloc(kv.page_bytes * 2);
             memset(kv.base, 0xa5, kv.page_bytes * 2);
             g_seed = 77;
@@ -355,7 +347,7 @@ static void test_writes_are_the_same_bytes(void **state) {
             for (size_t i = 0; i < kv.page_bytes; i++) assert_int_equal(kv.base[i], 0xa5); /* page 0 */
             assert_memory_equal(pages[isa], pages[TN_ISA_REF], kv.page_bytes * 2);
         }
-        for (tn_isa isa = TN_ISA_REF; isa <= best_isa(); isa++) free(pages[isa]);
+        for (tn_isa isa = TN_ISA_REF; isa <= tn_isa_best(); isa++) free(pages[isa]);
     }
 }
 

@@ -505,8 +505,8 @@ static void random_rules(rng *r, char *out, size_t n) {
     if (!at) snprintf(out, n, "none");
 }
 
-static const char *const isas[] = {"cpu:ref", "cpu:avx2", "cpu:avx512"};
-enum { N_ISAS = 3 };
+static const char *const isas[] = {"cpu:ref", "cpu:neon", "cpu:avx2", "cpu:avx512"};
+enum { N_ISAS = sizeof isas / sizeof *isas };
 
 typedef struct devices {
     tn_rig rig[N_ISAS]; /* device NULL: not on this machine */

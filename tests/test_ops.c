@@ -26,7 +26,7 @@ static tn_status verify(tn_verify_options options, tn_buf *text) {
 
 static void test_ops(void **state) {
     (void)state;
-    static const char *const backends[] = {"cpu:ref", "cpu:avx2", "cpu:avx512"};
+    static const char *const backends[] = {"cpu:ref", "cpu:neon", "cpu:avx2", "cpu:avx512"};
     for (size_t i = 0; i < sizeof backends / sizeof *backends; i++) {
         tn_buf text = {0};
         tn_status status = verify((tn_verify_options){.what = TN_VERIFY_OPS, .backend = backends[i]}, &text);

@@ -133,7 +133,7 @@ static void check_default(tn_model *m, const reference *r, const char *backend) 
 }
 
 static void test_model(void **state) {
-    static const char *const backends[] = {"cpu:ref", "cpu:avx2", "cpu:avx512"};
+    static const char *const backends[] = {"cpu:ref", "cpu:neon", "cpu:avx2", "cpu:avx512"};
     const reference *r = *state;
     for (size_t i = 0; i < sizeof backends / sizeof *backends; i++) {
         tn_model *m = open_model(r, backends[i]);

@@ -9,32 +9,19 @@
 
 /* ---- open ---- */
 
-/* What has AVX2 has F16C, which not every compiler can ask for. */
-static tn_isa best_isa(void) {
-#ifdef __x86_64__
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
-        return TN_ISA_AVX512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
-        return TN_ISA_AVX2;
-#endif
-    return TN_ISA_REF;
-}
-
-static const char *const isa_names[TN_ISA_COUNT] = {"ref", "avx2", "avx512"};
-
 static tn_status choose_isa(tn_device *d, const char *variant, tn_error *err) {
-    d->isa = best_isa();
+    char names[80] = "";
+    d->isa = tn_isa_best();
     if (!variant) return TN_OK;
-    for (int i = 0; i < TN_ISA_COUNT; i++) {
-        if (strcmp(variant, isa_names[i])) continue;
-        if (i > (int)d->isa) return tn_fail(err, TN_ERR_UNAVAILABLE, "this processor has no %s", variant);
-        d->isa = (tn_isa)i;
+    for (tn_isa isa = TN_ISA_REF; isa < TN_ISA_COUNT; isa++) {
+        size_t n = strlen(names);
+        snprintf(names + n, sizeof names - n, "%s%s", n ? ", " : "", tn_isa_name(isa));
+        if (strcmp(variant, tn_isa_name(isa))) continue;
+        if (!tn_isa_has(isa)) return tn_fail(err, TN_ERR_UNAVAILABLE, "this processor has no %s", variant);
+        d->isa = isa;
         return TN_OK;
     }
-    return tn_fail(err, TN_ERR_USAGE, "the cpu backend has no variant '%s'; there are: ref, avx2, avx512", variant);
+    return tn_fail(err, TN_ERR_USAGE, "the cpu backend has no variant '%s'; there are: %s", variant, names);
 }
 
 static void fill_caps(tn_device *d) {
@@ -49,7 +36,7 @@ static void fill_caps(tn_device *d) {
     }
     d->caps.align = 64;
     d->caps.ahead = 1;
-    snprintf(d->caps.description, sizeof d->caps.description, "cpu (%s, %d thread%s)", isa_names[d->isa],
+    snprintf(d->caps.description, sizeof d->caps.description, "cpu (%s, %d thread%s)", tn_isa_name(d->isa),
              tn_pool_size(d->pool), tn_pool_size(d->pool) == 1 ? "" : "s");
 }
 

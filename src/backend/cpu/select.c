@@ -27,7 +27,6 @@ const char *tn_cpu_classify(const tn_device *device, const tn_graph *g, const in
 
 /* "matmul_q8_Q4_1__avx512 x 3, silu, mul, quantize" */
 static void describe(const tn_device *device, const tn_graph *g, const int32_t *nodes, int32_t n, tn_buf *name) {
-    static const char *const isa[] = {"ref", "avx2", "avx512"};
     const char *last = NULL;
     int32_t count = 0;
     for (int32_t i = 0; i <= n; i++) {
@@ -49,7 +48,7 @@ static void describe(const tn_device *device, const tn_graph *g, const int32_t *
         count = 1;
     }
     bool named = strstr(name->p ? name->p : "", "__") != NULL;
-    if (!named) tn_buf_printf(name, " (%s)", isa[device->isa]);
+    if (!named) tn_buf_printf(name, " (%s)", tn_isa_name(device->isa));
 }
 
 const char *tn_cpu_find_kernel(const void *device, const tn_graph *g, const int32_t *nodes, int32_t n, tn_buf *name) {

@@ -8,16 +8,12 @@
 #include "backend/cpu/kernels/expf.h"
 #include "backend/cpu/kernels/kv.h"
 #include "backend/cpu/kernels/pieces.h"
-#ifdef __AVX512F__
-#include "backend/cpu/kernels/vec_avx512.h"
-#else
-#include "backend/cpu/kernels/vec_avx2.h"
-#endif
+#include "backend/cpu/kernels/vec.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { TILE_ROWS = 6, REGISTERS = LANES == 16 ? 32 : 16 };
+enum { TILE_ROWS = 6 };
 
 /* What a tile finds in a page: f16 and q8_0 are decoded before, or on the way to the registers. */
 typedef enum page_form { FLOATS, HALVES, SCALED, FORMS } page_form;

@@ -1,5 +1,5 @@
-/* One source, several instruction sets: a file NAME.isa.c is compiled once per set with -DTN_ISA=avx2 or avx512, and
- * its public functions get that suffix: TN_ISA_NAME(tn_add) is tn_add__avx2 or tn_add__avx512. */
+/* One source, several instruction sets: a file NAME.isa.c is compiled once per set with -DTN_ISA=avx2, avx512 or neon, and
+ * its public functions get that suffix: TN_ISA_NAME(tn_add) is tn_add__avx2 and so on. */
 #ifndef TN_CPU_ISA_H
 #define TN_CPU_ISA_H
 

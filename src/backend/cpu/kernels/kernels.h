@@ -13,8 +13,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Instruction sets, worst first. Chosen once, when the device opens. */
-typedef enum tn_isa { TN_ISA_REF, TN_ISA_AVX2, TN_ISA_AVX512, TN_ISA_COUNT } tn_isa;
+/* Instruction sets, worst first: NEON with the dot product of ARMv8.2, AVX-512 with VNNI. Chosen once, when the device
+ * opens. */
+typedef enum tn_isa { TN_ISA_REF, TN_ISA_NEON, TN_ISA_AVX2, TN_ISA_AVX512, TN_ISA_COUNT } tn_isa;
+bool tn_isa_has(tn_isa isa); /* this processor */
+tn_isa tn_isa_best(void);    /* of those it has */
+const char *tn_isa_name(tn_isa isa);
 
 /* Weight layouts. ROWS: as in the file. TILE16: 16 rows interleaved, the last tile padded with zero rows; one tile after the
  * other, each covering all n_in columns (see layout.h for the bytes of each type). */

@@ -11,11 +11,7 @@
 #include "backend/cpu/kernels/isa.h"
 #include "backend/cpu/kernels/layout.h"
 
-#ifdef __AVX512F__
-#include "backend/cpu/kernels/vec_avx512.h"
-#else
-#include "backend/cpu/kernels/vec_avx2.h"
-#endif
+#include "backend/cpu/kernels/vec.h"
 
 enum { TILE_V = TN_TILE_ROWS / LANES }; /* vectors of a tile */
 enum { BATCH = 64 };                    /* tokens that share one pass over the weights */
@@ -40,7 +36,7 @@ TN_INLINE void prefetch(tn_tile_format f, const uint8_t *tile, int32_t b, size_t
     const char *p = (const char *)tile + (size_t)b * (size_t)bytes + ahead;
     if (ahead == 0) return;
     TN_UNROLL
-    for (int i = 0; i < bytes; i += 64) _mm_prefetch(p + i, _MM_HINT_T0);
+    for (int i = 0; i < bytes; i += 64) __builtin_prefetch(p + i);
 }
 
 /* ---- what a type is ---- */

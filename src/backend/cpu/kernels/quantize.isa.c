@@ -1,13 +1,39 @@
 /* The quantize piece. Bit for bit what tn_q8_encode does: the largest magnitude is found among the bits, as integers;
- * q = low byte of x * (127 / max) + 1.5 * 2^23. Vectors of 256 bits serve both instruction sets: a block is four. */
+ * q = low byte of x * (127 / max) + 1.5 * 2^23. Vectors of 256 bits serve AVX2 and AVX-512: a block is four. */
 #include "backend/cpu/kernels/isa.h"
 #include "backend/cpu/kernels/pieces.h"
 #include "base/half.h"
 
-#include <immintrin.h>
-
 /* Magnitudes below this count as zero, as in tn_q8_encode. */
 #define TINY 0x1p-120f
+
+#ifdef __aarch64__
+#include <arm_neon.h>
+
+static inline void quantize_block(const float *from, int8_t *q, float *d, int16_t *s) {
+    float32x4_t x[8];
+    uint32x4_t top = vdupq_n_u32(0);
+    for (int i = 0; i < 8; i++) {
+        x[i] = vld1q_f32(from + 4 * i);
+        top = vmaxq_u32(top, vandq_u32(vreinterpretq_u32_f32(x[i]), vdupq_n_u32(0x7fffffff)));
+    }
+    float max = tn_bits_float(vmaxvq_u32(top));
+    if (max < TINY) max = 0;
+    float32x4_t inverse = vdupq_n_f32(max == 0 ? 0 : 127 / max);
+    *d = max / 127;
+    for (int h = 0; h < 2; h++) {
+        uint16x4_t v[4];
+        for (int i = 0; i < 4; i++)
+            v[i] =
+                vmovn_u32(vreinterpretq_u32_f32(vaddq_f32(vmulq_f32(x[4 * h + i], inverse), vdupq_n_f32(0x1.8p23f))));
+        uint8x8_t low = vmovn_u16(vcombine_u16(v[0], v[1])), high = vmovn_u16(vcombine_u16(v[2], v[3]));
+        int8x16_t bytes = vreinterpretq_s8_u8(vcombine_u8(low, high));
+        vst1q_s8(q + 16 * h, bytes);
+        s[h] = vaddlvq_s8(bytes);
+    }
+}
+#else
+#include <immintrin.h>
 
 static inline float block_max(const __m256 x[4]) {
     const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
@@ -46,6 +72,7 @@ static inline void quantize_block(const float *from, int8_t *q, float *d, int16_
     s[0] = (int16_t)_mm256_extract_epi16(sum, 0);
     s[1] = (int16_t)_mm256_extract_epi16(sum, 8);
 }
+#endif
 
 void TN_ISA_NAME(tn_quantize)(const tn_piece *p) {
     tn_q8_row row = tn_q8_row_at(p->dst, (size_t)p->n_row);

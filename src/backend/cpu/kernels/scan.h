@@ -47,8 +47,8 @@
         }                                                                                                            \
     }
 
-tn_conv1d_fn tn_conv1d__ref, tn_conv1d__avx2, tn_conv1d__avx512;
-tn_delta_fn tn_delta__ref, tn_delta__avx2, tn_delta__avx512;
+tn_conv1d_fn tn_conv1d__ref, tn_conv1d__neon, tn_conv1d__avx2, tn_conv1d__avx512;
+tn_delta_fn tn_delta__ref, tn_delta__neon, tn_delta__avx2, tn_delta__avx512;
 tn_conv1d_fn *tn_conv1d_find(tn_isa isa);
 tn_delta_fn *tn_delta_find(tn_isa isa);
 

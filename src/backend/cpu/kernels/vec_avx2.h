@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { LANES = 8 };
+enum { LANES = 8, REGISTERS = 16 };
 enum { TOKENS = 4 };
 
 typedef __m256 vf;

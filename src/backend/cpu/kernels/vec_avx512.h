@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { LANES = 16 };
+enum { LANES = 16, REGISTERS = 32 };
 enum { TOKENS = 8 }; /* tokens of a register tile */
 
 typedef __m512 vf;
