@@ -28,8 +28,7 @@ int32_t *bench_random_ids(size_t n, int32_t n_vocab) {
     return ids;
 }
 
-/* Brings the cache to `depth` tokens. */
-static tn_status prepare(cli_engine *e, const int32_t *ids, int32_t depth, tn_error *err) {
+tn_status bench_set_depth(cli_engine *e, const int32_t *ids, int32_t depth, tn_error *err) {
     int32_t length = tn_sequence_length(e->session, 0);
     if (length > depth && tn_sequence_cut(e->session, 0, depth, err) == TN_OK) return TN_OK;
     if (length == depth) return TN_OK;
@@ -43,7 +42,7 @@ static bool go_on(void *data, int32_t id) {
 }
 
 tn_status bench_time_run(cli_engine *e, const bench_row *r, const int32_t *ids, double *seconds, tn_error *err) {
-    tn_status status = prepare(e, ids, r->n_depth, err);
+    tn_status status = bench_set_depth(e, ids, r->n_depth, err);
     double start = cli_seconds();
     if (!status && r->n_prompt) status = cli_feed(e, ids, (size_t)r->n_prompt, err);
     if (!status && r->n_gen)

@@ -8,6 +8,8 @@
 /* Tokens to run: any will do, the same each time. Freed with free(). */
 int32_t *bench_random_ids(size_t n, int32_t n_vocab);
 
+/* Brings the cache to `depth` tokens. */
+tn_status bench_set_depth(cli_engine *e, const int32_t *ids, int32_t depth, tn_error *err);
 /* One run on an open session, timed, the cache brought to the row's depth before: a prompt, or a token after the other. */
 tn_status bench_time_run(cli_engine *e, const bench_row *r, const int32_t *ids, double *seconds, tn_error *err);
 /* The run before those that count, unless --no-warmup was given. */

@@ -1,4 +1,5 @@
 /* tenon VERB: finds the verb, reads its options, runs it, tells a failure in one line. */
+#include "help.h"
 #include "options.h"
 #include "out.h"
 #include "verbs.h"
@@ -17,17 +18,12 @@ const cli_verb cli_verbs[] = {
     {"perplexity", PERPLEXITY, cli_perplexity, NULL,
      "how well a model predicts a text, as llama-perplexity counts it"},
     {"bench", BENCH, cli_bench, NULL, "tokens a second, as llama-bench measures them"},
+    {"profile", PROFILE, cli_profile, NULL, "where the time of a step goes, launch by launch"},
     {"quantize", QUANTIZE, cli_quantize, "IN OUT TYPE", "write a model's file anew, with weights of fewer bits"},
     {"synth", SYNTH, cli_synth, "PRESET", "a model of a published shape with random weights, for measurements"},
     {"doctor", DOCTOR, cli_doctor, NULL, "which backends, libraries and devices are here"},
     {0},
 };
-
-static void print_usage(FILE *to) {
-    fprintf(to, "tenon VERB [options]\n\n");
-    for (const cli_verb *v = cli_verbs; v->name; v++) fprintf(to, "  %-10s  %s\n", v->name, v->help);
-    fprintf(to, "\ntenon VERB -h lists the options of a verb; tenon --version tells the version.\n");
-}
 
 static tn_status run_verb(const cli_verb *verb, int argc, char **argv, tn_error *err) {
     cli_options o;
@@ -44,14 +40,12 @@ static tn_status run_verb(const cli_verb *verb, int argc, char **argv, tn_error 
 
 static tn_status run(int argc, char **argv, tn_error *err) {
     if (argc < 2) {
-        print_usage(stderr);
+        cli_print_usage(stderr);
         return TN_ERR_USAGE;
     }
     const char *word = argv[1];
-    if (!strcmp(word, "-h") || !strcmp(word, "--help") || !strcmp(word, "help")) {
-        print_usage(stdout);
-        return TN_OK;
-    }
+    if (!strcmp(word, "help")) return cli_help(argc - 2, argv + 2, err);
+    if (!strcmp(word, "-h") || !strcmp(word, "--help")) return cli_help(0, NULL, err);
     if (!strcmp(word, "--version")) {
         printf("tenon %s\n", tn_version());
         return TN_OK;

@@ -37,11 +37,11 @@ typedef struct option {
 
 #define AT(field) offsetof(cli_options, field)
 enum {
-    ONE_MODEL = RUN | LOGITS | PERPLEXITY | TOKENIZE | TEMPLATE | EXPLAIN | VERIFY,
+    ONE_MODEL = RUN | LOGITS | PERPLEXITY | TOKENIZE | TEMPLATE | EXPLAIN | VERIFY | PROFILE,
     /* tokenize and template open no device, but take the common options as the others do */
-    STEPS = RUN | LOGITS | PERPLEXITY | EXPLAIN | BENCH | TOKENIZE | TEMPLATE,
+    STEPS = RUN | LOGITS | PERPLEXITY | EXPLAIN | BENCH | PROFILE | TOKENIZE | TEMPLATE,
     DEVICE = STEPS | VERIFY,
-    FACTS = RUN | PERPLEXITY | TOKENIZE | TEMPLATE | INSPECT | EXPLAIN | VERIFY | BENCH | DOCTOR,
+    FACTS = RUN | PERPLEXITY | TOKENIZE | TEMPLATE | INSPECT | EXPLAIN | VERIFY | BENCH | PROFILE | DOCTOR,
 };
 
 /* A name may have several rows, as long as no verb has two of them. */
@@ -50,7 +50,7 @@ static const option options[] = {
     /* model and device */
     {"-m", "--model", "FILE", ONE_MODEL, ONE_MODEL & ~VERIFY, TEXT, AT(model), 0, 0, "the model, a GGUF file"},
     {"-m", "--model", "FILE[,FILE]", BENCH, 0, WORDS, AT(models), 0, 0, "the models"},
-    {"-b", "--backend", "NAME", DEVICE, 0, TEXT, AT(backend), 0, 0, "cpu (default), cpu:ref, cpu:avx2, cpu:avx512, cpu:neon, webgpu, cuda[:N]"},
+    {"-b", "--backend", "cpu|cuda[:N]|webgpu", DEVICE, 0, TEXT, AT(backend), 0, 0, "cpu (default), cpu:ref, cpu:avx2, cpu:avx512, cpu:neon, webgpu, cuda[:N]"},
     {"-t", "--threads", "N", (DEVICE & ~BENCH) | QUANTIZE, 0, INT, AT(threads), 1, 1024, "CPU threads (default: one per core)"},
     {"-t", "--threads", "N[,N]", BENCH, 0, INTS, AT(thread_counts), 1, 1024, "CPU threads (default: one per core)"},
     {"-c", "--ctx-size", "N", PERPLEXITY, 0, INT, AT(n_ctx), 0, INT32_MAX, "tokens in a chunk of the text (default: 512)"},
@@ -66,6 +66,7 @@ static const option options[] = {
     {"-p", "--prompt", "TEXT", TOKENIZE, 0, TEXT, AT(prompt), 0, 0, "the text"},
     {"-p", "--prompt", "TEXT", RUN, 0, TEXT, AT(prompt), 0, 0, "the prompt (no prompt: stdin; where that is a terminal, a chat)"},
     {"-f", "--file", "FILE", RUN | TOKENIZE, 0, TEXT, AT(file), 0, 0, "a file with it; - is stdin"},
+    {"-f", "--file", "FILE", VERIFY, 0, TEXT, AT(file), 0, 0, "with -m: a text, on which fused and unfused are compared (NMSE, KL divergence, likeliest tokens); - is stdin"},
     {"-f", "--file", "FILE", PERPLEXITY, PERPLEXITY, TEXT, AT(file), 0, 0, "the text; - is stdin"},
     {"-f", "--file", "FILE", TEMPLATE, TEMPLATE, TEXT, AT(file), 0, 0, "JSON: messages, or an object with messages and more variables; - is stdin"},
     {"--ids", NULL, "1,2,3", RUN, 0, INTS, AT(ids), 0, INT32_MAX, "the prompt as tokens"},
@@ -123,6 +124,14 @@ static const option options[] = {
     {"--compare", NULL, "A.json B.json", BENCH, 0, PAIR, AT(compared), 0, 0, "tell which tests of two results (json or jsonl) differ by more than noise (Welch's test, 95 %); exit code 1 where B is slower"},
     {"--ablate", NULL, NULL, BENCH, 0, FLAG, AT(ablate), 0, 0, "all rules, none, and each one left out: what each of them gains"},
     {"-o", "--output", "md|csv|json|jsonl", BENCH, 0, CHOICE, AT(table), 0, 0, "(default: md)"},
+
+    /* profile */
+    {"-p", "--n-prompt", "N", PROFILE, 0, INT, AT(n_prompt), 0, 1 << 24, "tokens of a prompt (default: 512; 0: none)"},
+    {"-n", "--n-gen", "N", PROFILE, 0, INT, AT(n_predict), 0, 1 << 20, "tokens to generate (default: 32; 0: none)"},
+    {"-d", "--n-depth", "N", PROFILE, 0, INT, AT(depth), 0, 1 << 24, "tokens in the cache beforehand (default: 0)"},
+    {"-r", "--repetitions", "N", PROFILE, 0, INT, AT(repetitions), 1, 10000, "how often the prompt runs (default: 5)"},
+    {"--compare", NULL, NULL, PROFILE, 0, FLAG, AT(compare), 0, 0, "each fused launch beside its nodes run one by one"},
+    {"--trace", NULL, "OUT.json", PROFILE, 0, TEXT, AT(trace), 0, 0, "write a trace of the first steps, for Perfetto or chrome://tracing"},
 
     /* talk */
     {"--json", NULL, NULL, FACTS, 0, FLAG, AT(json), 0, 0, "print JSON"},
@@ -299,6 +308,10 @@ static tn_status unknown_option(const cli_verb *verb, const char *word, tn_error
     return cli_fail(err, TN_ERR_USAGE, "unknown option %s (tenon %s -h lists those there are)", word, verb->name);
 }
 
+static int n_values(const option *r) {
+    return r->type == PAIR ? 2 : r->arg != NULL;
+}
+
 static int n_operands(const cli_verb *verb) {
     int n = verb->operand != NULL;
     for (const char *s = verb->operand; s && *s; s++) n += *s == ' ';
@@ -323,17 +336,17 @@ static tn_status parse_words(const cli_verb *verb, int argc, char **argv, cli_op
         while (r < n_options && !(options[r].verbs & verb->bit && is_named(&options[r], word))) r++;
         if (r == n_options) return unknown_option(verb, word, err);
         const char *value = NULL;
-        int n_values = options[r].type == PAIR ? 2 : options[r].arg != NULL;
-        if (n_values > argc - 1 - i)
-            return cli_fail(err, TN_ERR_USAGE, "%s needs %s: %s", word, n_values > 1 ? "two values" : "a value",
+        int wanted = n_values(&options[r]);
+        if (wanted > argc - 1 - i)
+            return cli_fail(err, TN_ERR_USAGE, "%s needs %s: %s", word, wanted > 1 ? "two values" : "a value",
                             options[r].arg);
-        if (n_values) value = argv[++i];
+        if (wanted) value = argv[++i];
         given[r] = true;
         option row = options[r];
         row.name = word; /* errors call it as the user did */
         tn_status status = store(&row, value, o, err);
         if (status) return status;
-        if (n_values > 1) ((const char **)((char *)o + row.at))[1] = argv[++i];
+        if (wanted > 1) ((const char **)((char *)o + row.at))[1] = argv[++i];
     }
     return TN_OK;
 }
@@ -341,6 +354,7 @@ static tn_status parse_words(const cli_verb *verb, int argc, char **argv, cli_op
 tn_status cli_parse(const cli_verb *verb, int argc, char **argv, cli_options *o, tn_error *err) {
     bool given[sizeof options / sizeof *options] = {0};
     *o = (cli_options){.n_predict = -1,
+                       .n_prompt = -1,
                        .n_logprobs = -1,
                        .seed = -1,
                        .n_seq = 1,
@@ -367,15 +381,17 @@ void cli_options_free(cli_options *o) {
     free(o->biases.v);
 }
 
-void cli_print_help(const cli_verb *verb) {
-    printf("tenon %s%s%s [options]: %s\n\n", verb->name, verb->operand ? " " : "", verb->operand ? verb->operand : "",
-           verb->help);
-    for (size_t i = 0; i < n_options; i++) {
-        const option *r = &options[i];
-        if (!(r->verbs & verb->bit)) continue;
-        char left[80];
-        snprintf(left, sizeof left, "%s%s%s%s%s", r->name, r->alias ? ", " : "", r->alias ? r->alias : "",
-                 r->arg ? " " : "", r->arg ? r->arg : "");
-        printf("  %-30s  %s%s\n", left, r->help, r->needed_by & verb->bit ? " (needed)" : "");
+bool cli_option_at(const cli_verb *verb, size_t i, cli_option_info *info) {
+    for (size_t k = 0; k < n_options; k++) {
+        const option *r = &options[k];
+        if (!(r->verbs & verb->bit) || i--) continue;
+        *info = (cli_option_info){.name = r->name,
+                                  .alias = r->alias,
+                                  .arg = r->arg,
+                                  .help = r->help,
+                                  .n_values = n_values(r),
+                                  .needed = r->needed_by & verb->bit};
+        return true;
     }
+    return false;
 }

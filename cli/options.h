@@ -68,6 +68,11 @@ typedef struct cli_options {
     int32_t repetitions;
     bool no_warmup, ablate;
     const char *compared[2];
+
+    /* profile; an n_prompt of -1 is the default */
+    int32_t n_prompt, depth;
+    bool compare;
+    const char *trace;
     int table; /* cli_table */
 } cli_options;
 
@@ -85,6 +90,13 @@ extern const cli_verb cli_verbs[]; /* ends with a row without a name */
 tn_status cli_parse(const cli_verb *verb, int argc, char **argv, cli_options *o, tn_error *err);
 void cli_options_free(cli_options *o);
 
-void cli_print_help(const cli_verb *verb);
+typedef struct cli_option_info {
+    const char *name, *alias, *arg, *help; /* alias, arg: NULL where there is none */
+    int n_values;
+    bool needed;
+} cli_option_info;
+
+/* The i-th option of a verb; false at the end. */
+bool cli_option_at(const cli_verb *verb, size_t i, cli_option_info *info);
 
 #endif

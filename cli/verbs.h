@@ -17,6 +17,7 @@ enum {
     PERPLEXITY = 1 << 9,
     QUANTIZE = 1 << 10,
     SYNTH = 1 << 11,
+    PROFILE = 1 << 12,
 };
 
 tn_status cli_run(const cli_options *o, tn_error *err);
@@ -27,6 +28,7 @@ tn_status cli_inspect(const cli_options *o, tn_error *err);
 tn_status cli_explain(const cli_options *o, tn_error *err);
 tn_status cli_verify(const cli_options *o, tn_error *err);
 tn_status cli_bench(const cli_options *o, tn_error *err);
+tn_status cli_profile(const cli_options *o, tn_error *err);
 tn_status cli_perplexity(const cli_options *o, tn_error *err);
 tn_status cli_quantize(const cli_options *o, tn_error *err);
 tn_status cli_synth(const cli_options *o, tn_error *err);

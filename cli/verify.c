@@ -2,17 +2,28 @@
 #include "out.h"
 #include "verbs.h"
 
+#include <stdlib.h>
+
 tn_status cli_verify(const cli_options *o, tn_error *err) {
     if (!!o->model + o->rules + o->ops != 1)
         return cli_fail(err, TN_ERR_USAGE, "verify takes one of -m, --rules and --ops");
+    if (o->file && !o->model) return cli_fail(err, TN_ERR_USAGE, "verify -f needs -m");
+    char *text = NULL;
+    size_t len = 0;
+    tn_status status = o->file ? cli_read_file(o->file, &text, &len, err) : TN_OK;
+    if (status) return status;
     tn_verify_options options = {
         .what = o->model   ? TN_VERIFY_MODEL
                 : o->rules ? TN_VERIFY_RULES
                            : TN_VERIFY_OPS,
         .backend = o->backend,
         .path = o->model,
+        .text = text,
+        .text_len = len,
         .threads = o->threads,
         .json = o->json,
     };
-    return tn_verify(&options, cli_stdout_sink(), err);
+    status = tn_verify(&options, cli_stdout_sink(), err);
+    free(text);
+    return status;
 }

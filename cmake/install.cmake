@@ -8,6 +8,24 @@ if(TENON_CLI)
     install(TARGETS tenon_cli)
 endif()
 
+# The manual page and the shells' completions, written by the binary from its own tables (where it can run here).
+if(TENON_CLI AND NOT CMAKE_CROSSCOMPILING)
+    set(HELP ${PROJECT_BINARY_DIR}/help)
+    file(MAKE_DIRECTORY ${HELP})
+    foreach(format man bash zsh fish)
+        add_custom_command(
+            OUTPUT ${HELP}/tenon.${format}
+            COMMAND tenon_cli help --format ${format} > ${HELP}/tenon.${format}
+            DEPENDS tenon_cli VERBATIM)
+        list(APPEND HELP_FILES ${HELP}/tenon.${format})
+    endforeach()
+    add_custom_target(tenon_help ALL DEPENDS ${HELP_FILES})
+    install(FILES ${HELP}/tenon.man DESTINATION ${CMAKE_INSTALL_MANDIR}/man1 RENAME tenon.1)
+    install(FILES ${HELP}/tenon.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME tenon)
+    install(FILES ${HELP}/tenon.zsh DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions RENAME _tenon)
+    install(FILES ${HELP}/tenon.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
+endif()
+
 # pkg-config. The prefix is found from where the file lies, so that an install may be moved.
 file(RELATIVE_PATH PC_TO_PREFIX ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
 configure_file(cmake/tenon.pc.in tenon.pc @ONLY)

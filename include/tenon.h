@@ -276,12 +276,40 @@ TN_API tn_status tn_explain(const tn_session *session, const tn_explain_options 
 /* The name of the i-th rule of fusion, as tn_session_options.fuse takes it; NULL at the end. */
 TN_API const char *tn_rule_name(int32_t i);
 
+/* The launches of a phase's plan, in the order in which they run. Strings and lists are owned by the session. */
+typedef struct tn_launch_info {
+    const char *kind;     /* the op of a single node, else what kind of fused launch it is */
+    const char *kernel;   /* in words */
+    const char *rules;    /* the rules that made it; NULL for a single node */
+    const int32_t *nodes; /* whatever the rules, the same numbers for the same nodes */
+    int32_t n_nodes;
+    int32_t layer; /* -1: outside the layers */
+} tn_launch_info;
+
+typedef struct tn_node_info {
+    const char *name, *op; /* "l0.attn_norm", "rms_norm" */
+    int32_t layer;
+} tn_node_info;
+
+TN_API int32_t tn_launch_count(const tn_session *session, tn_phase phase);
+/* false where there is no such launch, or node. */
+TN_API bool tn_launch_get_info(const tn_session *session, tn_phase phase, int32_t launch, tn_launch_info *info);
+TN_API bool tn_node_get_info(const tn_session *session, tn_phase phase, int32_t node, tn_node_info *info);
+/* The least that a launch moves in a step which adds n_tokens to a sequence of n_past: every weight, input and cached position
+ * read once, every result written once. */
+TN_API uint64_t tn_launch_bytes(const tn_session *session, tn_phase phase, int32_t launch, int32_t n_tokens,
+                                int32_t n_past);
+/* Bytes a second that the model's device reads from its memory, measured (which takes a moment); 0: not known. */
+TN_API double tn_peak_bandwidth(tn_model *model);
+
 typedef enum tn_verify_what { TN_VERIFY_OPS, TN_VERIFY_RULES, TN_VERIFY_MODEL } tn_verify_what;
 
 typedef struct tn_verify_options {
     tn_verify_what what;
     const char *backend; /* as in tn_model_options */
     const char *path;    /* the model, for TN_VERIFY_MODEL */
+    const char *text;    /* not NULL: what fusion does to that model on this text, text_len bytes */
+    size_t text_len;
     int threads;
     bool json;
 } tn_verify_options;

@@ -50,6 +50,10 @@ compile rows-norm rows COUNT=0 N_ROW_OPS=3 "ROW_OPS=$norm"
 compile rows-every rows COUNT=0 N_ROW_OPS=9 "ROW_OPS=$every"
 compile rows-table rows COUNT=0 N_ROW_OPS=1 "ROW_OPS={OP_ROPE_TABLE,0,128,-1,0,0,-1,0,128,4096,1,1e4,0.25,1,1,32,1}"
 compile rows-select rows COUNT=1 N_ROW_OPS=1 "ROW_OPS={OP_SELECT_ROWS,0,512,-1,0,0,-1,1}"
+compile rows-route rows COUNT=0 N_ROW_OPS=2 \
+    "ROW_OPS={OP_SOFTMAX,0,256,-1,0,0,0,-1},{OP_TOP_K,1,8,0,-2,0,-1,2,256,1,3}"
+compile rows-sum rows COUNT=0 N_ROW_OPS=1 "ROW_OPS={OP_EXPERT_SUM,0,512,-1,-2,0,-1,2,8}"
+compile argmax argmax COUNT=1 COLS=32000 EACH=4096 SHARES=8 INPUT=0 OUTPUT=1
 compile rows-write rows COUNT=0 N_ROW_OPS=1 "ROW_OPS={OP_KV_WRITE,0,256,-1,-2,0,-1,-1}" KV_TYPE=1 KV_HEADS=2 \
     KV_K_DIM=128 KV_V_DIM=128
 for layout in $layouts; do
@@ -59,26 +63,49 @@ for layout in $layouts; do
         case $type:$int8 in F32:1 | F16:1 | BF16:1) continue ;; esac
         shape="COUNT=0 N_IN=512 X_INT8=$int8 X_CODE=-1 FIRST_WEIGHT=0 N_PARTS=1"
         # shellcheck disable=SC2086
-        compile "matvec-$type-$int8" matvec $shape X_AT=0 X_STRIDE=2304 TOKENS=2 ROWS=4 MIN_BLOCKS=1 LOADS=12 \
-            "PRODUCTS={$t,-1},{$t,-1}" "PARTS={512,0,16,0,2,0,3}" N_AFTER_OPS=3 "AFTER_OPS=$gated"
+        compile "matvec-$type-$int8" matvec $shape X_AT=0 X_ROW=2304 X_ROWS=1 EXPERTS=0 CHOSEN=-1 TOKENS=2 ROWS=4 \
+            MIN_BLOCKS=1 LOADS=12 "PRODUCTS={$t,-1},{$t,-1}" "PARTS={512,0,16,0,2,0,3}" N_AFTER_OPS=3 "AFTER_OPS=$gated"
         # shellcheck disable=SC2086
-        compile "matmul-$type-$int8" matmul $shape "PRODUCTS={$t,-1},{$t,-1}" "PARTS={512,0,8,0,2,0,3}" N_AFTER_OPS=3 \
+        compile "experts-$type-$int8" matvec $shape X_AT=0 X_ROW=2304 X_ROWS=4 EXPERTS=4 CHOSEN=6 TOKENS=1 ROWS=4 \
+            MIN_BLOCKS=2 LOADS=12 "PRODUCTS={$t,-1,65536},{$t,-1,65536}" "PARTS={512,0,16,0,2,0,3}" N_AFTER_OPS=3 \
             "AFTER_OPS=$gated"
+        # shellcheck disable=SC2086
+        for rows in 64 $((64 << int8)); do
+            # shellcheck disable=SC2086
+            compile "matmul-$type-$int8-$rows" matmul $shape "PRODUCTS={$t,-1},{$t,-1}" "PARTS={512,0,8,0,2,0,3}" \
+                N_AFTER_OPS=3 "AFTER_OPS=$gated" TILE_ROWS=$rows TILE_TOKENS=$rows
+        done
     done
 done
 heads="{OP_ROPE,0,1024,-1,-3,0,0,-1,128,128,0},{OP_ROPE,0,256,-2,-3,0,512,-1,128,128,1},{OP_KV_WRITE,1,256,512,-4,0,-1,-1}"
-for kv in 0 1 2; do
-    compile "attend-$kv" attend COUNT=0 "ROW_OPS=$heads" N_ROW_OPS=3 GROUP=4 Q_CODE=0 KV_TYPE=$kv KV_HEADS=2 KV_K_DIM=128 \
-        KV_V_DIM=128 WINDOW=512 FACTOR=0.088f SOFTCAP=50.0f SPLITS=32 MIN_PAGES=2 WORK_AT=640 CORE_STORE=-1 \
+for kv in 0:0 1:0 2:0 0:1; do
+    compile "attend-$kv" attend COUNT=0 "ROW_OPS=$heads" N_ROW_OPS=3 GROUP=4 Q_CODE=0 KV_TYPE=${kv%:*} MMA=${kv#*:} \
+        KV_HEADS=2 KV_K_DIM=128 KV_V_DIM=128 WINDOW=512 FACTOR=0.088f SOFTCAP=50.0f SPLITS=32 MIN_UNITS=2 WORK_AT=640 CORE_STORE=-1 \
         N_AFTER_OPS=1 "AFTER_OPS={OP_QUANTIZE,0,0,0,1024,5}"
 done
+for dim in 64 128; do
+    compile "attend-tile-$dim" attend_tile COUNT=0 GROUP=3 Q_CODE=-1 KV_TYPE=0 KV_HEADS=2 KV_K_DIM=$dim KV_V_DIM=$dim WINDOW=512 \
+        FACTOR=0.088f SOFTCAP=50.0f CORE_STORE=-1 N_AFTER_OPS=1 "AFTER_OPS={OP_QUANTIZE,0,0,0,1024,5}"
+done
+
+compile scan-conv scan COUNT=0 CORE=OP_CONV1D ONE_TOKEN=0 CHUNK=16 CORE_STORE=-1 COLS=8192 TAPS=4 INPUT=0 WEIGHTS=1 \
+    N_AFTER_OPS=1 "AFTER_OPS={OP_SILU,0,0,0,8192,2}"
+states="HEADS=32 K_HEADS=16 K_DIM=128 V_DIM=128 V_CODE=-3 G_CODE=-4 B_CODE=-5 STAGE=388"
+normed="{OP_L2_NORM,0,2048,-1,0,0,0,-1,128,0,0,1e-6},{OP_L2_NORM,0,2048,-2,0,0,128,-1,128,0,0,1e-6}"
+normed+=",{OP_RMS_NORM,1,4096,256,0,0,384,-1,128,0,0,1e-6},{OP_QUANTIZE,1,4096,384,0,0,-1,6}"
+# shellcheck disable=SC2086
+compile scan-delta scan COUNT=0 CORE=OP_GATED_DELTA_NET ONE_TOKEN=1 CHUNK=1 CORE_STORE=-1 CORE_DST=256 $states Q_CODE=0 \
+    K_CODE=128 COLUMNS=128 WORK_AT=512 N_BEFORE=2 N_ROW_OPS=4 "ROW_OPS=$normed"
+# shellcheck disable=SC2086
+compile scan-delta-many scan COUNT=0 CORE=OP_GATED_DELTA_NET ONE_TOKEN=0 CHUNK=16 CORE_STORE=6 CORE_DST=-1 $states \
+    Q_CODE=-1 K_CODE=-2 COLUMNS=32 WORK_AT=0 N_BEFORE=0
 
 # All of them for one architecture, those of the commonest types for the others.
 jobs() {
     local arch name
     for arch in $archs; do
         for name in "${queue[@]}"; do
-            case $arch:$name in 90:* | *:*-Q4_K* | *:*-Q6_K* | *:*-F16* | *:rows-[a-z]* | *:attend-*) echo "$arch $name" ;; esac
+            case $arch:$name in 90:* | *:*-Q4_K* | *:*-Q6_K* | *:*-F16* | *:rows-[a-z]* | *:attend-* | *:scan-* | *:argmax) echo "$arch $name" ;; esac
         done | if [ "$arch" = 90 ]; then cat; else grep -vE 'rows-embed-[^Q]|rows-embed-Q[^46]|Q4_[01]'; fi
     done
 }

@@ -8,5 +8,5 @@ tenon=${1:-build/tenon}
 scripts/fetch-model.sh
 rm -f tests/graphs/*.txt
 test=(python3 -B tests/cli/test_graphs.py --tenon "$tenon" --models models)
-"${test[@]}" --update Graphs.test_small_models Graphs.test_real_models
+"${test[@]}" --update Graphs.test_small_models Graphs.test_made_models Graphs.test_real_models
 "${test[@]}"

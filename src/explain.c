@@ -124,14 +124,24 @@ static void text_launches(tn_buf *b, const tn_plan *p, bool all) {
     finish(&f);
 }
 
-/* Norms, and those of them that share a launch with something. */
-static void count_norms(const tn_plan *p, int32_t *norms, int32_t *fused) {
-    *norms = *fused = 0;
+/* Norms: all, and those of whole rows as wide as the embedding; and how many of each share a launch with something. */
+typedef struct norm_counts {
+    int32_t all, all_fused, stream, stream_fused;
+} norm_counts;
+
+static norm_counts count_norms(const tn_session *s, const tn_plan *p) {
+    norm_counts c = {0};
     for (int32_t i = 0; i < p->graph.n; i++) {
-        if (p->graph.nodes[i].op != TN_OP_RMS_NORM) continue;
-        ++*norms;
-        *fused += p->partition.launch[p->partition.owner[i]].n > 1;
+        const tn_node *n = &p->graph.nodes[i];
+        if (n->op != TN_OP_RMS_NORM) continue;
+        bool fused = p->partition.launch[p->partition.owner[i]].n > 1;
+        bool stream = n->out[0].cols == s->model->hp.n_embd && !n->attr.head_dim;
+        c.all++;
+        c.all_fused += fused;
+        c.stream += stream;
+        c.stream_fused += stream && fused;
     }
+    return c;
 }
 
 /* A line a launch, which shows what is in the arena while it runs. */
@@ -157,11 +167,11 @@ static void text_memory(tn_buf *b, const tn_plan *p, const tn_life *lives, int32
 }
 
 static tn_status text(tn_buf *b, const tn_session *s, const tn_plan *p, const tn_explain_options *o, tn_error *err) {
-    int32_t norms, fused, n_lives;
+    int32_t n_lives;
     tn_life *lives;
     tn_status status = tn_plan_lives(p, &lives, &n_lives, err);
     if (status != TN_OK) return status;
-    count_norms(p, &norms, &fused);
+    norm_counts norms = count_norms(s, p);
     tn_buf_printf(b, "%s, %d layers, on %s\n", s->model->arch->name, s->model->hp.n_layer,
                   s->model->backend->caps(s->model->device)->description);
     tn_buf_printf(b, "%s: up to %d token%s a step\n", o->phase == TN_PHASE_DECODE ? "decode" : "prefill",
@@ -170,7 +180,8 @@ static tn_status text(tn_buf *b, const tn_session *s, const tn_plan *p, const tn
     text_rules(b, p);
     text_launches(b, p, o->verbose);
     text_memory(b, p, lives, n_lives, o->verbose);
-    tn_buf_printf(b, "\nnorms fused: %d of %d\n", fused, norms);
+    tn_buf_printf(b, "\nnorms fused: %d of %d\n", norms.all_fused, norms.all);
+    tn_buf_printf(b, "of the residual stream: %d of %d\n", norms.stream_fused, norms.stream);
     tn_buf_printf(b, "activations: %zu bytes in one arena, %zu without reuse; %d values in the place of another\n",
                   p->arena_bytes, p->naive_bytes, p->in_place);
     tn_buf_printf(b, "weights read: %llu bytes of the file a token\n", (unsigned long long)p->read_bytes);
@@ -240,21 +251,22 @@ static json_t *json_memory(const tn_plan *p, const tn_life *lives, int32_t n) {
 }
 
 static tn_status json(tn_buf *b, const tn_session *s, const tn_plan *p, const tn_explain_options *o, tn_error *err) {
-    int32_t norms, fused, n_lives;
+    int32_t n_lives;
     tn_life *lives;
     tn_status status = tn_plan_lives(p, &lives, &n_lives, err);
     if (status != TN_OK) return status;
     char hash[20];
-    count_norms(p, &norms, &fused);
+    norm_counts norms = count_norms(s, p);
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)p->hash);
-    json_t *j = json_pack("{s:s, s:i, s:s, s:s, s:i, s:i, s:i, s:i, s:I, s:I, s:i, s:I, s:s, s:o, s:o, s:o}",
-                          "architecture", s->model->arch->name, "layers", s->model->hp.n_layer, "backend",
-                          s->model->backend->caps(s->model->device)->description, "phase",
-                          o->phase == TN_PHASE_DECODE ? "decode" : "prefill", "launches", p->partition.n,
-                          "plain_nodes", p->n_plain, "norms", norms, "norms_fused", fused, "arena_bytes",
-                          (json_int_t)p->arena_bytes, "arena_naive_bytes", (json_int_t)p->naive_bytes, "in_place",
-                          p->in_place, "read_bytes", (json_int_t)p->read_bytes, "plan_hash", hash, "rules",
-                          json_rules(p), "plan", json_launches(p), "memory", json_memory(p, lives, n_lives));
+    json_t *j = json_pack(
+        "{s:s, s:i, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:i, s:I, s:s, s:o, s:o, s:o}", "architecture",
+        s->model->arch->name, "layers", s->model->hp.n_layer, "backend",
+        s->model->backend->caps(s->model->device)->description, "phase",
+        o->phase == TN_PHASE_DECODE ? "decode" : "prefill", "launches", p->partition.n, "plain_nodes", p->n_plain,
+        "norms", norms.all, "norms_fused", norms.all_fused, "stream_norms", norms.stream, "stream_norms_fused",
+        norms.stream_fused, "arena_bytes", (json_int_t)p->arena_bytes, "arena_naive_bytes",
+        (json_int_t)p->naive_bytes, "in_place", p->in_place, "read_bytes", (json_int_t)p->read_bytes, "plan_hash",
+        hash, "rules", json_rules(p), "plan", json_launches(p), "memory", json_memory(p, lives, n_lives));
     char *t = j ? json_dumps(j, JSON_INDENT(1)) : NULL;
     if (t)
         tn_buf_printf(b, "%s\n", t);

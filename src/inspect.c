@@ -176,37 +176,3 @@ tn_status tn_inspect(const char *path, bool as_json, tn_sink out, tn_error *err)
     tn_buf_free(&b);
     return status;
 }
-
-/* ---- doctor ---- */
-
-tn_status tn_doctor(bool as_json, tn_sink out, tn_error *err) {
-    tn_buf b = {0};
-    json_t *list = json_array();
-    for (int i = 0; tn_backend_at(i); i++) {
-        const tn_backend *backend = tn_backend_at(i);
-        if (backend->hidden) continue;
-        tn_device *device = NULL;
-        tn_device_options options = {0};
-        tn_error why = {0};
-        bool ok = backend->open(&device, &options, &why) == TN_OK;
-        const char *what = ok ? backend->caps(device)->description : why.text;
-        tn_buf_printf(&b, "%-8s %-5s %s\n", backend->name, ok ? "ready" : "-", what);
-        json_array_append_new(list,
-                              json_pack("{s:s, s:b, s:s}", "backend", backend->name, "ready", ok, "text", what));
-        if (ok) backend->close(&device);
-    }
-    if (as_json) {
-        char *t = json_dumps(list, JSON_INDENT(1));
-        b.n = 0;
-        if (t)
-            tn_buf_printf(&b, "%s\n", t);
-        else
-            b.failed = true;
-        free(t);
-    }
-    json_decref(list);
-    bool failed = b.failed;
-    if (!failed) out.write(out.data, b.p, b.n);
-    tn_buf_free(&b);
-    return failed ? tn_fail_memory(err) : TN_OK;
-}

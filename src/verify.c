@@ -73,6 +73,9 @@ static void put_text(const tn_report *r, const tn_check *c) {
     tn_buf_printf(&b, "%-4s %-56s", c->failure[0] ? "FAIL" : "ok", c->name);
     if (c->fused || c->refused) tn_buf_printf(&b, " fused %d of %d", c->fused, c->fused + c->refused);
     tn_buf_printf(&b, " %d cases, nmse %.2g (bound %.2g)", c->cases, c->nmse, c->bound);
+    if (c->drift)
+        tn_buf_printf(&b, "; KL divergence %.2g, at most %.2g; likeliest token the same at %.2f %%", c->kl,
+                      c->kl_most, 100 * c->same_top);
     if (c->refused) tn_buf_printf(&b, "; refused: %s", c->refusal);
     if (c->failure[0])
         tn_buf_printf(&b, "; %s", c->failure);
@@ -98,12 +101,19 @@ static void put_json(const tn_report *r, json_t *object) {
 
 void tn_report_check(tn_report *r, const tn_check *c) {
     bool failed = c->failure[0] != 0;
-    if (r->json)
-        put_json(r, json_pack("{ss si si si ss so so ss sb ss}", "check", c->name, "cases", c->cases, "fused",
-                              c->fused, "refused", c->refused, "refusal", c->refusal, "nmse", number(c->nmse),
-                              "bound", number(c->bound), "worst", c->worst, "ok", !failed, "failure", c->failure));
-    else
+    if (!r->json) {
         put_text(r, c);
+    } else {
+        json_t *j = json_pack("{ss si si si ss so so ss sb ss}", "check", c->name, "cases", c->cases, "fused",
+                              c->fused, "refused", c->refused, "refusal", c->refusal, "nmse", number(c->nmse),
+                              "bound", number(c->bound), "worst", c->worst, "ok", !failed, "failure", c->failure);
+        if (j && c->drift) {
+            json_object_set_new(j, "kl", number(c->kl));
+            json_object_set_new(j, "kl_most", number(c->kl_most));
+            json_object_set_new(j, "same_top", number(c->same_top));
+        }
+        put_json(r, j);
+    }
     r->n++;
     r->n_failed += failed;
 }
@@ -129,7 +139,7 @@ tn_status tn_verify(const tn_verify_options *o, tn_sink out, tn_error *err) {
     tn_status status = TN_OK;
     if (o->what == TN_VERIFY_MODEL) {
         if (!o->path) return tn_fail(err, TN_ERR_USAGE, "which model is to be verified?");
-        status = tn_verify_model(&report, o, err);
+        status = (o->text ? tn_verify_drift : tn_verify_model)(&report, o, err);
     } else {
         status = tn_rig_open(&rigs.device, o->backend ? o->backend : "cpu", o->threads, err);
         if (status == TN_OK) status = tn_rig_open(&rigs.reference, "cpu:ref", o->threads, err);

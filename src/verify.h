@@ -16,6 +16,9 @@ typedef struct tn_check {
     double nmse, bound;            /* of the case that came nearest to its bound */
     char worst[300];               /* the worst element of that case, in words */
     char failure[300];             /* empty: the check is fine */
+    bool drift;                    /* the next ones are known: of the tokens' probabilities at each position */
+    double kl, kl_most,
+        same_top; /* Kullback-Leibler divergence, mean and largest; share with the same likeliest token */
 } tn_check;
 
 typedef struct tn_report {
@@ -55,7 +58,17 @@ void tn_rig_close(tn_rig *rig);
 
 /* Weights made in memory. A device takes its weights once, so all graphs share one table: the graphs are built once to
  * collect their weights, and again to be run. */
-typedef enum tn_fill { TN_FILL_RANDOM, TN_FILL_SMALL, TN_FILL_POSITIVE, TN_FILL_NEGATIVE, TN_FILL_IDENTITY } tn_fill;
+typedef enum tn_fill {
+    TN_FILL_RANDOM,
+    TN_FILL_SMALL,
+    TN_FILL_POSITIVE,
+    TN_FILL_NEGATIVE,
+    TN_FILL_IDENTITY,
+    /* of inputs that are hard: blocks of 32 columns in turn, from row to row another one first */
+    TN_FILL_TINY, /* random, zero, denormal, very small */
+    TN_FILL_HUGE, /* random, one huge value, all huge */
+    TN_FILL_EQUAL /* all elements the same: every comparison is a tie */
+} tn_fill;
 typedef struct tn_rig_weights {
     tn_arena arena;
     const tn_weight **p;
@@ -108,6 +121,7 @@ typedef struct tn_sizes {
     tn_operand operand;
     int32_t max_tokens; /* in a prefill step */
     float ext_factor;   /* rope: not 0 is YaRN */
+    tn_fill input;      /* of activations whose range is free */
 } tn_sizes;
 
 /* One form of a rule: which lines are there, what each of them is. */
@@ -138,7 +152,7 @@ tn_status tn_pattern_build(tn_pattern_graph *out, const tn_pattern *p, const tn_
                            bool one_token, tn_rig_weights *weights, tn_error *err);
 void tn_pattern_free(tn_pattern_graph *p);
 
-/* ---- the three verifications ---- */
+/* ---- the verifications ---- */
 typedef struct tn_verify_rigs {
     tn_rig device, reference;
 } tn_verify_rigs;
@@ -147,5 +161,21 @@ typedef struct tn_verify_rigs {
 tn_status tn_verify_rules(tn_report *r, const tn_verify_rigs *rigs, const char *only, tn_error *err);
 tn_status tn_verify_ops(tn_report *r, const tn_verify_rigs *rigs, const char *only, tn_error *err);
 tn_status tn_verify_model(tn_report *r, const tn_verify_options *options, tn_error *err);
+/* How far logits are from others, over positions. */
+typedef struct tn_drift {
+    double error, power; /* squares, of all logits */
+    double kl, kl_most;  /* KL(want || got) = sum p (log p - log q), p and q being the softmax of want and got */
+    int64_t positions, same_top;
+    bool differs; /* in any bit */
+    double worst; /* the largest difference, and where */
+    int64_t at;
+    int32_t id;
+    float got, want;
+} tn_drift;
+
+void tn_drift_add(tn_drift *d, const float *got, const float *want, int32_t n);
+
+/* What fusion does to a model on a text. */
+tn_status tn_verify_drift(tn_report *r, const tn_verify_options *options, tn_error *err);
 
 #endif

@@ -191,7 +191,8 @@ static tn_val fresh(builder *b, role r, int32_t cols) {
     tn_fill fill = r == ROLE_LOG_DECAY                                         ? TN_FILL_NEGATIVE
                    : r == ROLE_SHORT_K                                         ? TN_FILL_SMALL
                    : r == ROLE_PROBS || r == ROLE_CHOSEN || r == ROLE_PER_HEAD ? TN_FILL_POSITIVE
-                                                                               : TN_FILL_RANDOM;
+                                                                               : b->s->input;
+    if (b->s->input == TN_FILL_EQUAL && r == ROLE_PROBS) fill = TN_FILL_EQUAL;
     tn_val w = weight(b, fill, &(tn_weight){.type = TN_TYPE_F32, .n_out = TN_RIG_VOCAB, .n_in = cols});
     return tn_g_embed(b->g, (tn_val){.cols = 1}, w, name_of(b, 'i', name)); /* node 0: the tokens */
 }

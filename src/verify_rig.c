@@ -36,6 +36,19 @@ static void range_of(tn_fill fill, int32_t n_out, float *low, float *high) {
     if (fill == TN_FILL_RANDOM && n_out == TN_RIG_VOCAB) *high = 2, *low = -2;
 }
 
+/* Element (r, c) of inputs that are hard. Products of two huge values are still finite. */
+static float hard_value(tn_fill fill, int32_t r, int32_t c, uint32_t *seed) {
+    float x = uniform(seed, -2, 2);
+    int32_t block = c / 32 + r;
+    if (fill == TN_FILL_EQUAL) return 0.75f;
+    if (fill == TN_FILL_TINY) {
+        static const float scale[] = {1, 0, 1e-39f, 1e-30f};
+        return x * scale[block % 4];
+    }
+    bool huge = block % 3 == 2 || (block % 3 == 1 && c % 32 == block % 32);
+    return huge ? x * 1e9f : x;
+}
+
 /* The bytes of a weight; NULL when out of memory. */
 static void *make_data(tn_arena *arena, const tn_weight *w, tn_fill fill, uint32_t seed) {
     const tn_type_info *t = tn_type_get(w->type);
@@ -46,7 +59,9 @@ static void *make_data(tn_arena *arena, const tn_weight *w, tn_fill fill, uint32
     range_of(fill, w->n_out, &low, &high);
     for (int32_t r = 0; r < w->n_out; r++) {
         for (int32_t c = 0; c < w->n_in; c++)
-            x[c] = fill == TN_FILL_IDENTITY ? (float)(r == c) : uniform(&seed, low, high);
+            x[c] = fill >= TN_FILL_TINY       ? hard_value(fill, r, c, &seed)
+                   : fill == TN_FILL_IDENTITY ? (float)(r == c)
+                                              : uniform(&seed, low, high);
         t->encode(x, data + (size_t)r * row, (size_t)w->n_in);
     }
     return data;

@@ -1,6 +1,6 @@
 /* Damaged and malicious models: whatever a file says, opening it and running two steps gives an error that is the file's fault,
- * or logits. Never a crash, a hang, a leak or memory that the machine does not have. `--full` damages every bit of the headers
- * instead of a sample. */
+ * or logits. Never a crash, a hang, a leak or memory that the machine does not have. `--full` damages every bit of the headers and
+ * tries every odd value, instead of a sample. */
 #include "base/mem.h"
 #include "engine.h"
 #include "tiny_model.h"
@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -189,6 +190,122 @@ static void test_keys(void **state) {
     }
 }
 
+/* Keys that some architecture or tokenizer reads, with values of every type that make little sense for any. */
+/* clang-format off */
+static const char *const read_keys[] = {
+    "block_count", "embedding_length", "context_length", "feed_forward_length", "attention.head_count",
+    "attention.head_count_kv", "attention.key_length", "attention.key_length_swa", "attention.value_length",
+    "attention.layer_norm_rms_epsilon", "attention.recurrent_layers", "attention.shared_kv_layers",
+    "attention.sliding_window", "attention.sliding_window_pattern", "embedding_length_per_layer_input",
+    "expert_count", "expert_used_count", "expert_feed_forward_length", "expert_shared_feed_forward_length",
+    "final_logit_softcapping", "full_attention_interval", "nextn_predict_layers", "rope.dimension_count",
+    "rope.dimension_count_swa", "rope.freq_base", "rope.freq_base_swa", "rope.scale_linear", "rope.scaling.type",
+    "rope.scaling.factor", "rope.scaling.attn_factor", "rope.scaling.original_context_length",
+    "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",
+    "ssm.conv_kernel", "ssm.group_count", "ssm.inner_size", "ssm.state_size", "ssm.time_step_rank",
+    "general.alignment", "general.architecture", "general.name", "tokenizer.chat_template",
+    "tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token", "tokenizer.ggml.add_space_prefix",
+    "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+    "tokenizer.ggml.merges", "tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.scores",
+    "tokenizer.ggml.token_type", "tokenizer.ggml.tokens", "tokenizer.ggml.unknown_token_id"};
+/* clang-format on */
+
+static const uint32_t zeros[2], most[] = {UINT32_MAX, UINT32_MAX}, uneven[] = {3, 16};
+static const int32_t below_zero[] = {-1, INT32_MIN};
+static const uint32_t no_numbers[] = {0x7fc00000, 0xff800000}; /* as floats */
+static const tn_str strings[] = {{"x", 1}, {"x", 1}};
+static const tn_gguf_kv odd_values[] = {
+    {.type = TN_GGUF_U32, .u = 0},
+    {.type = TN_GGUF_U32, .u = 1},
+    {.type = TN_GGUF_U32, .u = 3},
+    {.type = TN_GGUF_U32, .u = 1 << 24},
+    {.type = TN_GGUF_U32, .u = UINT32_MAX},
+    {.type = TN_GGUF_I32, .i = -1},
+    {.type = TN_GGUF_I64, .i = INT64_MIN},
+    {.type = TN_GGUF_U64, .u = UINT64_MAX},
+    {.type = TN_GGUF_F32, .f = 0},
+    {.type = TN_GGUF_F32, .f = -1},
+    {.type = TN_GGUF_F32, .f = 1e-45},
+    {.type = TN_GGUF_F32, .f = 3e38},
+    {.type = TN_GGUF_F32, .f = INFINITY},
+    {.type = TN_GGUF_F64, .f = NAN},
+    {.type = TN_GGUF_BOOL, .u = 1},
+    {.type = TN_GGUF_STR, .str = {"", 0}},
+    {.type = TN_GGUF_STR, .str = {"yarn", 4}},
+    {.type = TN_GGUF_STR, .str = {"gpt2", 4}},
+    {.type = TN_GGUF_ARRAY, .array = {TN_GGUF_U32, 0, zeros, NULL}},
+    {.type = TN_GGUF_ARRAY, .array = {TN_GGUF_U32, 1, uneven, NULL}},
+    {.type = TN_GGUF_ARRAY, .array = {TN_GGUF_U32, 2, zeros, NULL}},
+    {.type = TN_GGUF_ARRAY, .array = {TN_GGUF_U32, 2, most, NULL}},
+    {.type = TN_GGUF_ARRAY, .array = {TN_GGUF_U32, 2, uneven, NULL}},
+    {.type = TN_GGUF_ARRAY, .array = {TN_GGUF_I32, 2, below_zero, NULL}},
+    {.type = TN_GGUF_ARRAY, .array = {TN_GGUF_F32, 2, no_numbers, NULL}},
+    {.type = TN_GGUF_ARRAY, .array = {TN_GGUF_STR, 2, NULL, strings}},
+};
+
+static bytes read_bytes(const char *path) {
+    FILE *f = fopen(path, "rb");
+    bytes b = {0};
+    assert_non_null(f);
+    assert_int_equal(fseek(f, 0, SEEK_END), 0);
+    b.n = (size_t)ftell(f);
+    b.p = malloc(b.n);
+    rewind(f);
+    assert_int_equal(fread(b.p, 1, b.n, f), b.n);
+    fclose(f);
+    return b;
+}
+
+/* The model with another value of this key; scaled by YaRN where the key is one of its parameters. */
+static bytes with_key(const tn_gguf *g, const char *key, const tn_gguf_kv *value) {
+    char path[] = "/tmp/tenon-keys-XXXXXX", type[100], factor[100];
+    const tn_str arch = tn_gguf_find(g, "general.architecture")->str;
+    tn_gguf_writer *w;
+    tn_error err = {0};
+    tn_gguf_kv kv = *value;
+    int fd = mkstemp(path);
+    assert_true(fd >= 0 && close(fd) == 0);
+    assert_int_equal(tn_gguf_writer_open(&w, &err), TN_OK);
+    for (size_t i = 0; i < tn_gguf_n_kv(g); i++)
+        if (!tn_str_is(tn_gguf_kv_at(g, i)->key, key)) tn_gguf_put(w, tn_gguf_kv_at(g, i));
+    kv.key = tn_str_of(key);
+    tn_gguf_put(w, &kv);
+    snprintf(type, sizeof type, "%.*s.rope.scaling.type", (int)arch.n, arch.p);
+    snprintf(factor, sizeof factor, "%.*s.rope.scaling.factor", (int)arch.n, arch.p);
+    bool scaled = strstr(key, "rope.scaling") != NULL;
+    if (scaled && strcmp(key, type) != 0) tn_gguf_put_str(w, type, "yarn");
+    if (scaled && strcmp(key, factor) != 0) tn_gguf_put_f32(w, factor, 4);
+    for (size_t i = 0; i < tn_gguf_n_tensors(g); i++) tn_gguf_put_tensor(w, tn_gguf_tensor_at(g, i), NULL, NULL);
+    bytes b = {0}; /* empty where the writer refuses what no reader takes */
+    if (tn_gguf_writer_save(w, path, &err) == TN_OK) b = read_bytes(path);
+    unlink(path);
+    tn_gguf_writer_close(&w);
+    return b;
+}
+
+static void test_odd_keys(void **state) {
+    (void)state;
+    for (int i = 0; i < COUNT(variants); i++) {
+        bytes b = tiny(&variants[i]);
+        tn_gguf *g;
+        assert_int_equal(tn_gguf_open_memory(&g, b.p, b.n, NULL), TN_OK);
+        tn_str arch = tn_gguf_find(g, "general.architecture")->str;
+        for (int k = 0; k < COUNT(read_keys); k++) {
+            bool whole = !strncmp(read_keys[k], "general.", 8) || !strncmp(read_keys[k], "tokenizer.", 10);
+            char key[100];
+            snprintf(key, sizeof key, "%.*s%s%s", whole ? 0 : (int)arch.n, arch.p, whole ? "" : ".", read_keys[k]);
+            if (whole && !variants[i].vocab && !g_full) continue;
+            for (int v = g_full ? 0 : (i + k) % 2; v < COUNT(odd_values); v += g_full ? 1 : 2) {
+                bytes bad = with_key(g, key, &odd_values[v]);
+                if (bad.p) check(&bad, key, (size_t)v);
+                free(bad.p);
+            }
+        }
+        tn_gguf_close(&g);
+        free(b.p);
+    }
+}
+
 /* Sizes and types of every tensor. */
 static void test_tensors(void **state) {
     static const uint64_t sizes[] = {0, 1, 2, 7, 12, 64, 1000, INT32_MAX, UINT32_MAX, INT64_MAX, UINT64_MAX};
@@ -317,9 +434,10 @@ static void test_too_large(void **state) {
 int main(int argc, char **argv) {
     g_full = argc > 1 && !strcmp(argv[1], "--full");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good),   cmocka_unit_test(test_truncated),   cmocka_unit_test(test_flipped),
-        cmocka_unit_test(test_keys),   cmocka_unit_test(test_tensors),     cmocka_unit_test(test_weights),
-        cmocka_unit_test(test_memory), cmocka_unit_test(test_step_memory), cmocka_unit_test(test_too_large),
+        cmocka_unit_test(test_good),      cmocka_unit_test(test_truncated), cmocka_unit_test(test_flipped),
+        cmocka_unit_test(test_keys),      cmocka_unit_test(test_odd_keys),  cmocka_unit_test(test_tensors),
+        cmocka_unit_test(test_weights),   cmocka_unit_test(test_memory),    cmocka_unit_test(test_step_memory),
+        cmocka_unit_test(test_too_large),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

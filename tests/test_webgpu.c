@@ -59,7 +59,7 @@ static void test_ops(void **state) {
     static const char *const ops[] = {"embed",    "rope_table", "select_rows", "rms_norm", "l2_norm", "add",
                                       "mul",      "scale",      "softcap",     "silu",     "gelu",    "gelu_quick",
                                       "sigmoid",  "softplus",   "softmax",     "quantize", "matmul",  "rope",
-                                      "kv_write", "attention",  NULL};
+                                      "kv_write", "attention",  "argmax",      NULL};
     check_ops(*state, 0, ops);
 }
 
@@ -226,6 +226,81 @@ static void test_repeats(void **state) {
     tn_model_close(&m);
 }
 
+/* ---- steps ahead ---- */
+
+enum { N_GREEDY = 20 };
+
+static int32_t argmax(const float *x, int32_t n) {
+    int32_t best = 0;
+    for (int32_t i = 1; i < n; i++)
+        if (x[i] > x[best]) best = i;
+    return best;
+}
+
+typedef struct tokens {
+    int32_t ids[N_GREEDY], n;
+} tokens;
+
+static bool note(void *data, int32_t id) {
+    tokens *t = data;
+    t->ids[t->n++] = id;
+    return true;
+}
+
+static tn_session *open_session(tn_model *m) {
+    tn_session *s;
+    tn_error err = {0};
+    if (tn_session_open(&s, m, &(tn_session_options){.n_ctx = N_TOKENS}, &err) != TN_OK) fail_msg("%s", err.text);
+    return s;
+}
+
+/* The device's choice is that of the logits it gives; tokens that stay on the device are those that come back. */
+static void test_greedy(void **state) {
+    (void)state;
+    tn_error err = {0};
+    tokens one = {.ids = {5}}, ahead = {.n = 0};
+    need_device();
+    tn_model *m = open_model("llama-q.Q4_K-pure", "webgpu");
+    tn_model_info info;
+    tn_model_get_info(m, &info);
+    tn_session *s = open_session(m);
+    for (int32_t i = 0, id = 5; i < N_GREEDY; i++) {
+        if (tn_step(s, &(tn_batch){.ids = &id, .n_tokens = 1}, &err) != TN_OK) fail_msg("%s", err.text);
+        id = argmax(tn_logits(s, 0), info.n_vocab);
+        assert_int_equal(tn_chosen(s, 0), id);
+        note(&one, id);
+    }
+    assert_int_equal(tn_sequence_cut(s, 0, 0, &err), TN_OK);
+    tn_greedy greedy = {.id = 5, .n = N_GREEDY, .each = note, .data = &ahead};
+    if (tn_step_greedy(s, &greedy, &err) != TN_OK) fail_msg("%s", err.text);
+    assert_int_equal(ahead.n, N_GREEDY);
+    assert_memory_equal(ahead.ids, one.ids, sizeof one.ids);
+    tn_session_close(&s);
+    tn_model_close(&m);
+}
+
+/* Launches run one after the other, each for some time; a timed step is like any other. */
+static void test_times(void **state) {
+    (void)state;
+    tn_error err = {0};
+    int32_t ids[] = {5, 9, 44};
+    need_device();
+    tn_model *m = open_model("llama-a.F32", "webgpu");
+    tn_session *s = open_session(m);
+    tn_session_info info;
+    tn_session_get_info(s, &info);
+    tn_launch_time *times = calloc((size_t)info.launches_prefill, sizeof *times);
+    if (tn_step_timed(s, &(tn_batch){.ids = ids, .n_tokens = 3}, times, &err) != TN_OK) fail_msg("%s", err.text);
+    assert_int_equal(tn_sequence_length(s, 0), 3);
+    for (int32_t i = 0; i < info.launches_prefill; i++) {
+        assert_true(times[i].end > times[i].start && times[i].end < 60);
+        assert_true(times[i].start >= (i ? times[i - 1].end : 0));
+    }
+    free(times);
+    tn_session_close(&s);
+    tn_model_close(&m);
+}
+
 /* ---- failures ---- */
 
 static void test_variants(void **state) {
@@ -302,11 +377,11 @@ static void test_no_memory(void **state) {
 }
 
 int main(void) {
-    struct CMUnitTest tests[32] = {cmocka_unit_test(test_variants),  cmocka_unit_test(test_bad_shader),
-                                   cmocka_unit_test(test_too_large), cmocka_unit_test(test_repeats),
-                                   cmocka_unit_test(test_models),    cmocka_unit_test(test_small_bindings),
-                                   cmocka_unit_test(test_no_memory)};
-    size_t n = 7;
+    struct CMUnitTest tests[32] = {
+        cmocka_unit_test(test_variants),  cmocka_unit_test(test_bad_shader), cmocka_unit_test(test_too_large),
+        cmocka_unit_test(test_repeats),   cmocka_unit_test(test_models),     cmocka_unit_test(test_small_bindings),
+        cmocka_unit_test(test_no_memory), cmocka_unit_test(test_greedy),     cmocka_unit_test(test_times)};
+    size_t n = 9;
     for (int i = 0; i < N_VARIANTS; i++) { /* f16 changes no op's shader: its ops are those of "none" and "both" */
         if (i % 3 == 0)
             tests[n++] = (struct CMUnitTest){variants[i], test_ops, NULL, NULL, (void *)(uintptr_t)variants[i]};

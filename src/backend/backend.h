@@ -99,6 +99,11 @@ typedef struct tn_backend {
     /* Runs one step with every launch timed by the device's own clock, in seconds from the step's start: as many times as
      * the plan has launches. NULL: it cannot. */
     tn_status (*profile)(tn_program *program, const tn_step_input *step, tn_launch_time *times, tn_error *err);
+    /* Bytes a second that the device reads from its memory at best, measured, which may take a moment; 0: not known.
+     * NULL: it cannot. */
+    double (*peak)(tn_device *device);
+    /* What is to be known of a device, its limits and features: lines "name: value". NULL: nothing. */
+    void (*facts)(const tn_device *device, tn_buf *facts);
 } tn_backend;
 
 /* Finds a backend by the part of the name before ':'; *variant is what follows or NULL. NULL when there is none. */

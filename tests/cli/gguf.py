@@ -115,4 +115,6 @@ def tiny(arch="llama", seed=1):
             tensor(b + "ffn_up.weight", EMBD, FF),
             tensor(b + "ffn_down.weight", FF, EMBD),
         ]
+        if arch == "qwen2":
+            tensors += [tensor(f"{b}attn_{x}.bias", n * HEAD) for x, n in (("q", HEADS), ("k", KV), ("v", KV))]
     return metadata, tensors

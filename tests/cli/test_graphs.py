@@ -6,6 +6,7 @@ import os
 import sys
 
 import base
+import gguf
 
 UPDATE = "--update" in sys.argv  # write the files in place of comparing them
 if UPDATE:
@@ -15,7 +16,7 @@ TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 GRAPHS = os.path.join(TESTS, "graphs")
 PHASES = ["decode", "prefill"]
 
-# Models of tests/data/reference; each family has one.
+# Models of tests/data/reference; each family has one, but for those of MADE.
 SMALL = {
     "llama": "llama-q.Q4_K-pure",
     "qwen3": "qwen3-q.Q4_K_M",
@@ -26,6 +27,8 @@ SMALL = {
     "gemma4-ple": "gemma4-ple.F32",
     "gemma4-moe": "gemma4-moe.F32",
 }
+# Families that gguf.py makes a model of.
+MADE = ["qwen2"]
 # Models that are downloaded.
 REAL = {"smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf"}
 
@@ -56,6 +59,11 @@ class Graphs(base.Case):
                 self.put("model.gguf", f.read())
             self.compare(name, self.path("model.gguf"))
 
+    def test_made_models(self):
+        for name in MADE:
+            gguf.write(self.path("model.gguf"), *gguf.tiny(name))
+            self.compare(name, self.path("model.gguf"))
+
     def test_real_models(self):
         for name, model in REAL.items():
             path = os.path.join(base.OPTIONS.models, model)
@@ -64,7 +72,7 @@ class Graphs(base.Case):
             self.compare(name, path)
 
     def test_every_file_has_its_model(self):
-        here = {f"{name}.{phase}.txt" for name in {**SMALL, **REAL} for phase in PHASES}
+        here = {f"{name}.{phase}.txt" for name in [*SMALL, *MADE, *REAL] for phase in PHASES}
         self.assertEqual(here, set(os.listdir(GRAPHS)))
 
     def test_what_they_must_say(self):

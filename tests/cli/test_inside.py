@@ -110,9 +110,31 @@ class Inside(base.Case):
             self.assertGreater(len(checks), 1)
             self.assertTrue(all(check["ok"] for check in checks))
 
+    def test_verify_on_a_text(self):
+        text = self.put("text.txt", "abc " * 100)
+        checks = json.loads(self.good("verify", "-m", self.model, "-f", text, "--json"))[:-1]
+        self.assertEqual(len(checks), 2)
+        for check in checks:
+            self.assertEqual((check["nmse"], check["kl_most"], check["same_top"], check["ok"]), (0, 0, 1, True))
+        self.assertGreater(checks[0]["cases"], checks[1]["cases"])
+        self.assertIn("KL divergence 0", self.good("verify", "-m", self.model, "-f", "-", stdin=b"a"))
+        self.bad(base.INPUT, "verify", "-m", self.model, "-f", self.path("none.txt"), says="none.txt")
+        self.bad(base.USAGE, "verify", "--ops", "-f", text, says="-m")
+
     def test_doctor(self):
         self.assertIn("cpu", self.good("doctor").lower())
-        json.loads(self.good("doctor", "--json"))
+        backends = {b["backend"]: b for b in json.loads(self.good("doctor", "--json"))}
+        self.assertEqual(set(backends), {"cpu", "cuda", "webgpu"})
+        self.assertTrue(backends["cpu"]["ready"])
+        self.assertIn("Q4_K", backends["cpu"]["facts"]["weights"].split())
+        self.assertIn("ref", backends["cpu"]["facts"]["kernels"])
+        text = self.good("doctor")
+        for backend in backends.values():
+            self.assertEqual(bool(backend["facts"]), backend["ready"])
+            for need in backend["needs"]:
+                self.assertTrue(need["found"] or not backend["ready"] or "Vulkan" in need["name"])
+                if not need["found"] and not backend["ready"]:
+                    self.assertIn(need["install"], text)
 
 
 if __name__ == "__main__":

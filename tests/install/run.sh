@@ -23,6 +23,12 @@ echo "== the command line"
 "$work/prefix/bin/tenon" run -m "$work/tiny.gguf" --ids 1,2,3 -n 2 --json -q >"$work/answer.json"
 grep -q '"ids"' "$work/answer.json"
 
+echo "== manual and completions"
+for file in share/man/man1/tenon.1 share/bash-completion/completions/tenon share/zsh/site-functions/_tenon \
+    share/fish/vendor_completions.d/tenon.fish; do
+    grep -q bench "$work/prefix/$file"
+done
+
 echo "== pkg-config"
 pc=$(find "$work/prefix" -name tenon.pc)
 export PKG_CONFIG_PATH=${pc%/*}

@@ -138,7 +138,7 @@ static void make_rows(maker *m) {
 
 /* ---- matmuls ---- */
 
-/* Columns of a unit of work: wide enough that a call is cheap, narrow enough that all threads have some. */
+/* Columns of a unit of an expert's work: wide enough that a call is cheap, narrow enough that all threads have some. */
 static int32_t tile_columns(const maker *m, int32_t cols) {
     return cols / 64 >= 4 * tn_pool_size(m->p->device->pool) ? 64 : 32;
 }
@@ -172,7 +172,10 @@ static void make_product(maker *m, tn_cpu_part *part, int32_t i) {
                                 .weight = matrix_of(m, n->src[1]),
                                 .x = source(m, n->src[0], n->src[0].cols),
                                 .dst = m->local[i][0]};
-    if (n->op != TN_OP_MATMUL_ID) return;
+    if (n->op != TN_OP_MATMUL_ID) {
+        part->unit_bytes += (int64_t)(tn_type_row_bytes(w->type, (size_t)w->n_in) * TN_CPU_UNIT);
+        return;
+    }
     product->row = tn_shape_row_bytes(&(tn_shape){.dtype = x, .cols = w->n_in});
     product->slot = n->src[0].cols > w->n_in ? product->row : 0;
     part->ids = source(m, n->src[2], n->src[2].cols);
@@ -210,14 +213,16 @@ static void make_part(maker *m, tn_cpu_part *part, int32_t number) {
         const tn_node *node = node_at(m, i);
         m->local[i][0] = stored(m, m->from->nodes[i], 0, 0);
         if (!direct(m, part, i))
-            m->local[i][0] = (tn_cpu_operand){
-                .where = TN_CPU_TILE, .offset = take_scratch(m, (size_t)TN_CPU_TOKEN_CHUNK * (size_t)part->tile * 4)};
+            m->local[i][0] =
+                (tn_cpu_operand){.where = TN_CPU_TILE, .offset = take_scratch(m, (size_t)TN_CPU_TILE_SIZE * 4)};
         if (tn_ops[node->op].class == TN_MATMUL)
             make_product(m, part, i);
         else
             make_op(m, &part->op[part->n_ops++], i);
         if (is_stored(m, i, 0) && !direct(m, part, i)) part->op[part->n_ops++] = copy_op(m, i, run_copy);
     }
+    part->bytes = (part->cols + TN_CPU_UNIT - 1) / TN_CPU_UNIT * part->unit_bytes;
+    m->to->bytes += part->bytes;
 }
 
 static void make_matmuls(maker *m) {

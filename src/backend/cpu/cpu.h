@@ -52,6 +52,7 @@ enum { TN_CPU_MAX_ROWS_BEFORE = 8 }; /* rows of a norm that every thread does by
 /* NULL and the launch's form, or why these nodes cannot be one launch here. select.c */
 const char *tn_cpu_classify(const tn_device *device, const tn_graph *g, const int32_t *nodes, int32_t n,
                             tn_form *form);
+void tn_cpu_facts(const tn_device *d, tn_buf *b);
 const char *tn_cpu_find_kernel(const void *device, const tn_graph *g, const int32_t *nodes, int32_t n, tn_buf *name);
 /* The kernel that multiplies by this weight as it lies. */
 struct tn_matmul_kernel;
@@ -61,7 +62,12 @@ tn_cpu_layout tn_cpu_layout_for(const tn_device *device, const tn_weight *w);
 
 /* ---- programs ---- */
 
-enum { TN_CPU_TOKEN_CHUNK = 64 }; /* tokens a tile of products has at most */
+enum {
+    TN_CPU_TOKEN_CHUNK = 64,    /* tokens a tile of products has at most */
+    TN_CPU_FEW_TOKENS = 8,      /* up to here a tile is wide */
+    TN_CPU_TILE_SIZE = 64 * 64, /* numbers in a tile */
+    TN_CPU_UNIT = 32,           /* columns that are never cut: a block of the int8 row */
+};
 
 /* Where an operand of an op lies. */
 typedef enum tn_cpu_where {
@@ -117,7 +123,10 @@ typedef struct tn_cpu_part {
     tn_cpu_product *product;
     tn_cpu_op *op;
     int32_t n_products, n_ops;
-    int32_t cols, tile;       /* columns (of one expert), and how many of them a unit of work has */
+    int32_t cols;             /* of one expert */
+    int32_t tile;             /* experts: columns in a unit of work */
+    int64_t unit_bytes;       /* weights of TN_CPU_UNIT columns .. */
+    int64_t bytes;            /* .. and of all; 0 for experts */
     int32_t n_expert, n_used; /* 0: no experts */
     tn_cpu_operand ids;
     size_t lists; /* experts: scratch for counts, starts, and (token, slot) pairs by expert */
@@ -132,7 +141,8 @@ typedef struct tn_cpu_launch {
     int32_t n_copies;
     tn_cpu_part *part;
     int32_t n_parts;
-    struct { /* attend */
+    int64_t bytes; /* weights of all parts but experts */
+    struct {       /* attend */
         tn_attention_fn *run;
         tn_cpu_attention a; /* page table is the sequence's, filled at run time */
         tn_cpu_operand q, out;
@@ -173,6 +183,9 @@ void tn_cpu_free_program(tn_device *device, tn_program **program);
 tn_status tn_cpu_submit(tn_program *program, const tn_step_input *step, int want, tn_error *err);
 tn_status tn_cpu_wait(tn_program *program, tn_result *result, tn_error *err);
 tn_status tn_cpu_profile(tn_program *program, const tn_step_input *step, tn_launch_time *times, tn_error *err);
+
+/* How many bytes a second all threads together read from memory, measured now (some tenths of a second). peak.c */
+tn_status tn_cpu_read_rate(tn_device *device, double *bytes_per_second, tn_error *err);
 
 /* ops.c: an op's call, without its operands. */
 void tn_cpu_op_init(tn_cpu_op *op, const tn_device *device, const tn_memory *memory, const tn_graph *g,

@@ -234,6 +234,7 @@ const tn_backend tn_backend_cpu = {
     .open = device_open,
     .close = device_close,
     .caps = device_caps,
+    .facts = tn_cpu_facts,
     .find_kernel = tn_cpu_find_kernel,
     .put_weights = put_weights,
     .weight_bytes = weight_bytes,

@@ -137,27 +137,37 @@ static void run_experts(const tn_cpu_part *part, const worker *w, int32_t rows) 
     }
 }
 
+/* Columns [c0, end) of a part for all rows. Few rows take many columns in a call, many rows as many as stay in the cache. */
+static void run_columns(const tn_cpu_part *part, const worker *w, int32_t c0, int32_t end, int32_t rows) {
+    int32_t width =
+        rows <= TN_CPU_FEW_TOKENS ? TN_CPU_TILE_SIZE / TN_CPU_FEW_TOKENS : TN_CPU_TILE_SIZE / TN_CPU_TOKEN_CHUNK;
+    for (int32_t n; c0 < end; c0 += n) {
+        n = end - c0 < width ? end - c0 : width;
+        for (int32_t t0 = 0; t0 < rows; t0 += TN_CPU_TOKEN_CHUNK)
+            run_tile(part, w, c0, n, t0, rows - t0 < TN_CPU_TOKEN_CHUNK ? rows - t0 : TN_CPU_TOKEN_CHUNK);
+    }
+}
+
+/* The first column of a part whose weights lie `at` bytes or more behind the part's first. */
+static int32_t column_at(const tn_cpu_part *part, int64_t at) {
+    int64_t unit = at <= 0 ? 0 : (at + part->unit_bytes - 1) / part->unit_bytes;
+    return unit < (part->cols + TN_CPU_UNIT - 1) / TN_CPU_UNIT ? (int32_t)unit * TN_CPU_UNIT : part->cols;
+}
+
+/* Every thread gets the same share of the bytes, in columns that lie together. */
 static void run_matmuls(const tn_cpu_launch *l, const worker *w) {
     const tn_cpu_frame whole = {.step = w->step, .scratch = w->scratch};
     if (l->n_before) run_before(l, w, &whole);
-    int32_t rows = rows_of(l, w->step), units = 0;
-    for (int32_t k = 0; k < l->n_parts; k++)
-        if (l->part[k].n_expert)
-            run_experts(&l->part[k], w, rows);
-        else
-            units += (l->part[k].cols + l->part[k].tile - 1) / l->part[k].tile;
-    int32_t begin = (int32_t)((int64_t)units * w->i / w->n), end = (int32_t)((int64_t)units * (w->i + 1) / w->n);
-    for (int32_t k = 0, first = 0; k < l->n_parts; k++) {
+    int32_t rows = rows_of(l, w->step);
+    int64_t first = 0, begin = l->bytes * w->i / w->n, end = l->bytes * (w->i + 1) / w->n;
+    for (int32_t k = 0; k < l->n_parts; k++) {
         const tn_cpu_part *part = &l->part[k];
-        if (part->n_expert) continue;
-        int32_t tiles = (part->cols + part->tile - 1) / part->tile;
-        for (int32_t u = begin > first ? begin : first; u < end && u < first + tiles; u++) {
-            int32_t c0 = (u - first) * part->tile, left = part->cols - c0;
-            for (int32_t t0 = 0; t0 < rows; t0 += TN_CPU_TOKEN_CHUNK)
-                run_tile(part, w, c0, left < part->tile ? left : part->tile, t0,
-                         rows - t0 < TN_CPU_TOKEN_CHUNK ? rows - t0 : TN_CPU_TOKEN_CHUNK);
+        if (part->n_expert) {
+            run_experts(part, w, rows);
+            continue;
         }
-        first += tiles;
+        run_columns(part, w, column_at(part, begin - first), column_at(part, end - first), rows);
+        first += part->bytes;
     }
 }
 

@@ -26,6 +26,7 @@ enum { TN_CU_SHARED_BYTES = 8 };           /* of a function: dynamic shared memo
 enum { TN_CU_SM_COUNT = 16, TN_CU_MAJOR = 75, TN_CU_MINOR = 76 }; /* of a device */
 enum { TN_CU_SHARED_OPTIN = 97 };                                 /* of a device: shared memory of a block, at most */
 enum { TN_CU_OUT_OF_MEMORY = 2 };
+enum { TN_CU_EVENT_TIMED = 0, TN_CU_EVENT_UNTIMED = 2 };
 
 typedef struct tn_cu {
     void *library;

@@ -6,24 +6,18 @@
 
 #include <string.h>
 
-enum {
-    MATVEC_ROWS = 8,
-    MAX_ATTEND_GROUP = 16,
-    MATMUL_TILE = 64,
-    MAX_TILE_PRODUCTS = 4,
-    MAX_SPLITS = 32,
-    MIN_PAGES = 2
-};
-enum { MATVEC_LOADS = 12 }; /* of 16 bytes, in flight in a lane */
-enum { STAGE_Q8 = 64 * 144 * 2 + 64 * 4 * (8 + 8 + 4 + 4), STAGE_F32 = 2 * 32 * 68 * 4 }; /* of matmul.cu */
+enum { MATVEC_ROWS = 8, MAX_ATTEND_GROUP = 16, MAX_TILE_PRODUCTS = 2, MAX_SPLITS = 32 };
+enum { ARGMAX_COLUMNS = 4096 };             /* of a block */
+enum { CONV_CHUNK = 16, DELTA_CHUNK = 16 }; /* tokens of a run worked on at once */
+enum { MATVEC_LOADS = 12 };                 /* of 16 bytes, in flight in a lane */
 
-#define KERNEL(entry, form, act, rows, name) extern const char tn_cuda_source_##entry[];
+#define KERNEL(entry, core, act, rows, name) extern const char tn_cuda_source_##entry[];
 #include "backend/cuda/kernels.def"
 #undef KERNEL
 
 static const tn_cuda_kernel kernels[] = {
-#define KERNEL(entry, form, act, rows, name)                                                                         \
-    {#entry, TN_FORM_##form, TN_CUDA_##act, rows, name, tn_cuda_source_##entry},
+#define KERNEL(entry, core, act, rows, name)                                                                         \
+    {#entry, TN_CUDA_##core, TN_CUDA_##act, rows, name, tn_cuda_source_##entry},
 #include "backend/cuda/kernels.def"
 #undef KERNEL
 };
@@ -44,6 +38,7 @@ typedef struct maker {
     int32_t slot[TN_LAUNCH_MAX]; /* offset of a node's row in shared memory, floats; -1: not there */
     int32_t slot_floats;         /* of all slots */
     int32_t slot_parts;          /* a slot holds one of so many parts of a row */
+    bool slot_after;             /* what comes after the core has slots too */
     int32_t n_values, n_weights, n_row_ops;
     int32_t max_rows;
     const char *why; /* the first thing that is wrong */
@@ -55,6 +50,12 @@ static const tn_node *node_at(const maker *m, int32_t i) {
 
 static int32_t index_in(const maker *m, int32_t node) {
     return tn_index_in(m->ask->nodes, m->ask->n, node);
+}
+
+static int32_t core_at(const maker *m) {
+    int32_t core = 0;
+    while (m->form.role[core] != TN_CORE) core++;
+    return core;
 }
 
 static int fail(maker *m, const char *why) {
@@ -72,6 +73,7 @@ static int32_t add_value(maker *m, uint64_t address, size_t stride) {
 
 static uint64_t arena_at(const maker *m, tn_src s) {
     if (!m->ask->plan || !m->ask->memory) return 0;
+    if (m->g->choice && s.node == m->g->choice) return m->ask->memory->chosen;
     return m->ask->memory->arena + (uint64_t)tn_plan_offset(m->ask->plan, s);
 }
 
@@ -79,12 +81,15 @@ static int32_t stored_value(maker *m, tn_src s) {
     return add_value(m, arena_at(m, s) + (uint64_t)s.first * 4, tn_shape_row_bytes(tn_shape_of(m->g, s)));
 }
 
-/* v[] where node i of the launch is stored; -1: nowhere. Without a plan every value counts as stored. */
-static int32_t store_of(maker *m, int32_t i) {
+/* v[] where an output of node i of the launch is stored; -1: nowhere. Without a plan every value counts as stored. */
+static int32_t store_output(maker *m, int32_t i, int32_t out) {
     int32_t node = m->ask->nodes[i];
-    if (node_at(m, i)->out[0].dtype == TN_DTYPE_STATE) return -1;
-    if (m->ask->plan && m->ask->plan->offset[node * TN_MAX_OUT] < 0) return -1;
-    return stored_value(m, (tn_src){.node = node});
+    if (node_at(m, i)->out[out].dtype == TN_DTYPE_STATE) return -1;
+    if (m->ask->plan && m->ask->plan->offset[node * TN_MAX_OUT + out] < 0) return -1;
+    return stored_value(m, (tn_src){.node = node, .out = out});
+}
+static int32_t store_of(maker *m, int32_t i) {
+    return store_output(m, i, 0);
 }
 
 static tn_k_weight weight_at(const maker *m, int32_t node) {
@@ -119,7 +124,6 @@ static int traits_of(maker *m, tn_src s) {
     int traits = tn_cuda_traits(w->type);
     if (traits < 0) return fail(m, "no kernel for the block type of the weight");
     if (w->elements) return fail(m, "a weight for element ops is not packed");
-    if (w->n_expert > 1) return fail(m, "no kernel for experts yet");
     return traits;
 }
 
@@ -134,15 +138,18 @@ static int32_t last_use(const maker *m, int32_t i) {
     return last;
 }
 
-/* Places in shared memory for rows that are read inside the launch: the lowest that is free while they live. */
-static void place_slots(maker *m, int32_t parts) {
+/* Places in shared memory for rows that are read inside the launch: the lowest that is free while they live. A place holds one of
+ * `before` parts of a row or, from the core on, one of `after`; 0: those have none. */
+static void place_slots(maker *m, int32_t before, int32_t after) {
     int32_t size[TN_LAUNCH_MAX], last[TN_LAUNCH_MAX];
-    m->slot_parts = parts;
+    m->slot_parts = before;
+    m->slot_after = after > 0;
     for (int32_t i = 0; i < m->ask->n; i++) {
         const tn_node *n = node_at(m, i);
+        int32_t parts = m->form.role[i] == TN_BEFORE ? before : after;
         m->slot[i] = -1;
         last[i] = last_use(m, i);
-        if (m->form.role[i] != TN_BEFORE || last[i] < 0 || n->out[0].dtype != TN_F32) continue;
+        if (!parts || last[i] < 0 || n->out[0].dtype != TN_F32) continue;
         size[i] = (int32_t)tn_align_up((size_t)(n->out[0].cols / parts), 4);
         int32_t at = 0;
         for (bool moved = true; moved;) {
@@ -172,7 +179,10 @@ static void row_numbers(maker *m, const tn_node *n, int32_t i[3], double f[6]) {
     case TN_OP_SCALE: f[0] = (double)a->factor; break;
     case TN_OP_SOFTCAP: f[0] = (double)a->softcap; break;
     case TN_OP_ROPE: i[0] = a->head_dim, i[1] = a->n_rot, i[2] = a->neox; break;
-    case TN_OP_EMBED: i[0] = traits_of(m, n->src[1]); break;
+    case TN_OP_EMBED: i[0] = traits_of(m, n->src[1]), i[1] = m->n_weights; break;
+    case TN_OP_QUANTIZE: i[0] = a->head_dim; break;
+    case TN_OP_TOP_K: i[0] = n->src[0].cols, i[1] = a->norm; break;
+    case TN_OP_EXPERT_SUM: i[0] = a->n_used; break;
     case TN_OP_ROPE_TABLE:
         i[0] = a->n_rot, i[1] = a->rope.n_ctx_orig, i[2] = n->n_src > 0;
         f[0] = (double)a->rope.base, f[1] = (double)a->rope.freq_scale, f[2] = (double)a->rope.ext_factor;
@@ -223,6 +233,7 @@ static void put_row_op(maker *m, int32_t i) {
         if (n->n_src > 1 && n->src[1].cols < cols) period = n->src[1].cols;
     }
     number_chain(m, i, number);
+    if (n->op == TN_OP_TOP_K) number[2] = store_output(m, i, 1);
     int32_t dst = n->op == TN_OP_QUANTIZE && last_use(m, i) >= 0 ? 0 : m->slot[i];
     tn_buf_printf(m->head, "{%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%.17g,%.17g,%.17g,%.17g,%.17g,%.17g},", (int)n->op,
                   must_wait(m, i), cols, a, b, period, dst, store_of(m, i), number[0], number[1], number[2], f[0],
@@ -233,11 +244,11 @@ static void put_row_op(maker *m, int32_t i) {
 static void put_row_ops(maker *m) {
     tn_buf_str(m->head, "#define ROW_OPS ");
     for (int32_t i = 0; i < m->ask->n; i++)
-        if (node_at(m, i)->op == TN_OP_QUANTIZE && node_at(m, i)->attr.head_dim)
-            fail(m, "no kernel for rows of int8 rows");
-    for (int32_t i = 0; i < m->ask->n; i++)
         if (m->form.role[i] == TN_BEFORE) put_row_op(m, i);
-    tn_buf_printf(m->head, "\n#define N_ROW_OPS %d\n", m->n_row_ops);
+    int32_t before = m->n_row_ops;
+    for (int32_t i = 0; i < m->ask->n; i++) /* those on a head's result work like row ops */
+        if (m->form.role[i] == TN_AFTER && m->slot_after) put_row_op(m, i);
+    tn_buf_printf(m->head, "\n#define N_ROW_OPS %d\n#define N_BEFORE %d\n", m->n_row_ops, before);
 }
 
 /* ---- ops on results ---- */
@@ -254,26 +265,27 @@ static void put_after_op(maker *m, int32_t i, const int32_t *local) {
     if (n->n_src > 1 && n->src[1].cols < n->out[0].cols) period = n->src[1].cols;
     if (n->op == TN_OP_QUANTIZE && store < 0) fail(m, "an int8 result that nobody reads");
     double f = n->op == TN_OP_SCALE ? (double)n->attr.factor : (double)n->attr.softcap;
-    tn_buf_printf(m->head, "{%d,%d,%d,%d,%d,%d,%.17g},", (int)n->op, code[0], code[1], period, n->out[0].cols, store,
-                  f);
+    tn_buf_printf(m->head, "{%d,%d,%d,%d,%d,%d,%.17g,%d},", (int)n->op, code[0], code[1], period, n->out[0].cols,
+                  store, f, n->op == TN_OP_QUANTIZE ? n->attr.head_dim : 0);
 }
 
 /* ---- rows ---- */
 
-/* Parts of the columns for different blocks: only where every op works element by element. */
+/* Parts of the columns for different blocks: only where no op needs more of a row than its own columns. */
 static int32_t column_parts(const maker *m) {
     int32_t cols = node_at(m, 0)->out[0].cols, parts = cols / 512;
     for (int32_t i = 0; i < m->ask->n; i++) {
         const tn_node *n = node_at(m, i);
         tn_class class = tn_ops[n->op].class;
-        if ((class != TN_ELEMENT && class != TN_BLOCK) || n->out[0].cols != cols) return 1;
+        if ((class != TN_ELEMENT && class != TN_BLOCK && n->op != TN_OP_EXPERT_SUM) || n->out[0].cols != cols)
+            return 1;
     }
     return parts > 1 && cols % (parts * 32) == 0 ? parts : 1;
 }
 
 static void make_rows(maker *m) {
     int32_t parts = column_parts(m);
-    place_slots(m, parts);
+    place_slots(m, parts, 0);
     put_row_ops(m);
     m->to->shared_bytes = (size_t)m->slot_floats * 4;
     m->to->grid[0] = (unsigned)m->max_rows;
@@ -283,9 +295,16 @@ static void make_rows(maker *m) {
 /* ---- matmuls ---- */
 
 typedef struct part_shape {
-    int32_t cols, products, afters, tiles;
+    int32_t cols, products, afters;
     bool quantizes;
 } part_shape;
+
+/* Experts that a token chose, whose products stand side by side; 0: products of plain matrices. */
+static int32_t n_chosen(const maker *m) {
+    for (int32_t i = 0; i < m->ask->n; i++)
+        if (node_at(m, i)->op == TN_OP_MATMUL_ID) return node_at(m, i)->attr.n_used;
+    return 0;
+}
 
 /* The activation that all products read. */
 static const tn_src *activation(maker *m) {
@@ -329,16 +348,19 @@ static int32_t rows_of_warp(maker *m, const part_shape *part) {
     return rows;
 }
 
-/* The tables of products, ops on results and parts; `tile` columns a block, at most `cap` blocks a part. */
-static void put_parts(maker *m, part_shape *part, int32_t tile, int32_t cap) {
-    int32_t local[TN_LAUNCH_MAX], block = 0, product = 0, after = 0;
+/* The tables of products, ops on results and parts; `tile` columns of each product a block, where they `share` a tile so many
+ * together; at most `cap` blocks a part. */
+static void put_parts(maker *m, part_shape *part, int32_t tile, bool share, int32_t cap) {
+    int32_t local[TN_LAUNCH_MAX], block = 0, product = 0, after = 0, experts = n_chosen(m);
     tn_buf_printf(m->head, "#define FIRST_WEIGHT %d\n#define PRODUCTS ", m->n_weights);
     for (int32_t p = 0; p < m->form.n_parts; p++)
         for (int32_t i = 0; i < m->ask->n; i++) {
             if (m->form.role[i] != TN_CORE || m->form.part[i] != p) continue;
             int traits = traits_of(m, node_at(m, i)->src[1]);
             add_weight(m, node_at(m, i)->src[1]);
-            tn_buf_printf(m->head, "{%d,%d},", traits, store_of(m, i));
+            const tn_weight *w = tn_src_weight(m->g, node_at(m, i)->src[1]);
+            size_t expert = w->n_expert > 1 ? tn_cuda_matrix_bytes(w) : 0;
+            tn_buf_printf(m->head, "{%d,%d,%zu},", traits, store_of(m, i), expert);
         }
     tn_buf_str(m->head, "\n#define AFTER_OPS ");
     for (int32_t p = 0; p < m->form.n_parts; p++) {
@@ -356,8 +378,10 @@ static void put_parts(maker *m, part_shape *part, int32_t tile, int32_t cap) {
     tn_buf_printf(m->head, "\n#define N_AFTER_OPS %d\n#define PARTS ", after);
     after = 0;
     for (int32_t p = 0; p < m->form.n_parts; p++) {
-        part[p].tiles = (part[p].cols + tile - 1) / tile;
-        int32_t blocks = part[p].tiles < cap ? part[p].tiles : cap;
+        int32_t each = share ? tile / part[p].products : tile;
+        int32_t tiles =
+            experts ? (part[p].cols / experts + each - 1) / each * experts : (part[p].cols + each - 1) / each;
+        int32_t blocks = tiles < cap ? tiles : cap;
         tn_buf_printf(m->head, "{%d,%d,%d,%d,%d,%d,%d},", part[p].cols, block, blocks, product, part[p].products,
                       after, part[p].afters);
         block += blocks;
@@ -368,43 +392,94 @@ static void put_parts(maker *m, part_shape *part, int32_t tile, int32_t cap) {
     m->to->grid[0] = (unsigned)block;
 }
 
-/* Where the activations come from; returns whether they are int8. */
-static bool put_activation(maker *m, const tn_src *x) {
-    bool int8 = tn_shape_of(m->g, *x)->dtype == TN_Q8;
-    bool inside = index_in(m, x->node) >= 0;
-    tn_buf_printf(m->head, "#define N_IN %d\n#define X_INT8 %d\n#define X_CODE %d\n", x->cols, int8,
-                  inside && int8 ? 0 : row_operand(m, *x));
-    return int8;
+/* What the products read. */
+typedef struct activations {
+    bool int8;
+    int32_t n_in, rows; /* columns; rows of a token: 1, or one for each chosen expert */
+} activations;
+
+/* Where they come from. */
+static activations put_activation(maker *m, const tn_src *x) {
+    activations a = {tn_shape_of(m->g, *x)->dtype == TN_Q8, x->cols, 1};
+    int32_t inside = index_in(m, x->node), experts = n_chosen(m);
+    const tn_node *n = node_at(m, core_at(m));
+    if (experts) a.n_in = tn_src_weight(m->g, n->src[1])->n_in, a.rows = x->cols / a.n_in;
+    if (inside >= 0 && a.rows > 1 && a.int8) fail(m, "rows for each expert are quantized in a launch before");
+    tn_buf_printf(m->head, "#define N_IN %d\n#define X_INT8 %d\n#define X_CODE %d\n#define X_ROWS %d\n", a.n_in,
+                  a.int8, inside >= 0 && a.int8 ? 0 : row_operand(m, *x), a.rows);
+    tn_buf_printf(m->head, "#define EXPERTS %d\n#define CHOSEN %d\n", experts,
+                  experts ? stored_value(m, n->src[2]) : -1);
+    return a;
 }
 
 static void make_matvec(maker *m, part_shape *part, int32_t max_products) {
     const tn_src *x = activation(m);
-    place_slots(m, 1);
+    place_slots(m, 1, 0);
     put_row_ops(m);
-    bool int8 = put_activation(m, x);
-    size_t blocks = ((size_t)x->cols + 31) / 32, stride = int8 ? tn_align_up(blocks * 40, 16) : blocks * 144;
-    int32_t rows = rows_of_warp(m, part), tokens = m->max_rows;
+    activations a = put_activation(m, x);
+    size_t blocks = ((size_t)a.n_in + 31) / 32, row = a.int8 ? tn_align_up(blocks * 40, 16) : blocks * 144;
+    int32_t rows = rows_of_warp(m, part), tokens = n_chosen(m) ? 1 : m->max_rows;
     size_t slots = (size_t)m->slot_floats * 4, shared = 0;
     for (;; tokens = (tokens + 1) / 2) {
-        shared = slots + (size_t)tokens * (stride + (size_t)max_products * 8 * (size_t)rows * 4);
+        shared = slots + (size_t)tokens * (row * (size_t)a.rows + (size_t)max_products * 8 * (size_t)rows * 4);
         if (shared <= m->ask->device->shared_limit / 2 || tokens == 1) break;
     }
-    put_parts(m, part, 8 * rows, 4 * m->ask->device->n_sm);
-    tn_buf_printf(m->head, "#define TOKENS %d\n#define ROWS %d\n#define X_AT %d\n#define X_STRIDE %d\n", tokens, rows,
-                  m->slot_floats, (int)stride);
+    put_parts(m, part, 8 * rows, false, 4 * m->ask->device->n_sm);
+    tn_buf_printf(m->head, "#define TOKENS %d\n#define ROWS %d\n#define X_AT %d\n#define X_ROW %d\n", tokens, rows,
+                  m->slot_floats, (int)row);
     tn_buf_printf(m->head, "#define MIN_BLOCKS %d\n#define LOADS %d\n", tokens > 2 ? 1 : 2, MATVEC_LOADS);
     m->to->shared_bytes = shared;
     m->to->grid[2] = (unsigned)((m->max_rows + tokens - 1) / tokens);
 }
 
+/* Rows and tokens of a block of matmul.cu, its shared memory. */
+typedef struct matmul_tile {
+    int32_t rows, tokens;
+    size_t bytes;
+} matmul_tile;
+
+static matmul_tile tile_of(const maker *m, bool int8, int32_t rows, int32_t tokens) {
+    size_t r = (size_t)rows, t = (size_t)tokens, stages = 32 * (r + t + 8) * 4, out = t * (r + 4) * 4;
+    size_t numbers = 2;
+    for (int32_t i = 0; i < m->ask->n; i++)
+        if (m->form.role[i] == TN_CORE &&
+            TN_K_SCALE(tn_cuda_traits(tn_src_weight(m->g, node_at(m, i)->src[1])->type)) == TN_K_K16M)
+            numbers = 4;
+    if (int8) stages = 2 * ((r + t) * 144 + (r + t + 8) * 16 * numbers);
+    return (matmul_tile){rows, tokens, stages > out ? stages : out};
+}
+
+/* The tile with which the busiest multiprocessor has least to do; what a block brings in counts as 20 multiplications an
+ * element, shared by the other side of the tile. */
+static matmul_tile choose_tile(const maker *m, const part_shape *part, bool int8) {
+    matmul_tile best = tile_of(m, int8, 64, 64);
+    double least = 0;
+    for (int32_t rows = 64; int8 && rows <= 128; rows *= 2)
+        for (int32_t tokens = 64; tokens <= 128; tokens *= 2) {
+            matmul_tile tile = tile_of(m, int8, rows, tokens);
+            int64_t blocks = 0;
+            for (int32_t p = 0; p < m->form.n_parts; p++)
+                blocks += (part[p].cols * part[p].products + rows - 1) / rows;
+            blocks *= (m->max_rows + tokens - 1) / tokens;
+            int64_t rounds = (blocks + m->ask->device->n_sm - 1) / m->ask->device->n_sm;
+            double cost = (double)rounds * (rows * tokens + 10.0 * (rows + tokens));
+            if (tile.bytes > m->ask->device->shared_limit || (least > 0 && cost >= least)) continue;
+            best = tile;
+            least = cost;
+        }
+    return best;
+}
+
 static void make_matmul(maker *m, part_shape *part, int32_t max_products) {
     const tn_src *x = activation(m);
     if (max_products > MAX_TILE_PRODUCTS) fail(m, "too many products on one tile of many tokens");
-    place_slots(m, 1);
-    bool int8 = put_activation(m, x);
-    put_parts(m, part, MATMUL_TILE, INT32_MAX);
-    m->to->shared_bytes = (int8 ? STAGE_Q8 : STAGE_F32) + (size_t)max_products * MATMUL_TILE * (MATMUL_TILE + 1) * 4;
-    m->to->grid[1] = (unsigned)((m->max_rows + MATMUL_TILE - 1) / MATMUL_TILE);
+    place_slots(m, 1, 0);
+    matmul_tile tile = choose_tile(m, part, put_activation(m, x).int8);
+    put_parts(m, part, tile.rows, true, INT32_MAX);
+    tn_buf_printf(m->head, "#define TILE_ROWS %d\n#define TILE_TOKENS %d\n", tile.rows, tile.tokens);
+    m->to->shared_bytes = tile.bytes;
+    m->to->grid[1] = m->to->grid[0];
+    m->to->grid[0] = (unsigned)((m->max_rows + tile.tokens - 1) / tile.tokens);
 }
 
 static void make_matmuls(maker *m) {
@@ -429,47 +504,152 @@ static void put_cache(maker *m, const tn_attr *a) {
                   memory ? (int)memory->kv_type : (int)TN_KV_F16, a->n_kv, a->head_dim, a->v_dim);
 }
 
-static void make_attend(maker *m) {
-    int32_t core = 0, local[TN_LAUNCH_MAX], n_after = 0;
-    while (m->form.role[core] != TN_CORE) core++;
-    const tn_node *n = node_at(m, core);
-    const tn_attr *a = &n->attr;
-    int32_t group = a->n_head / a->n_kv, rows = m->max_rows, splits = 1;
-    if (group > MAX_ATTEND_GROUP) fail(m, "more than 16 query heads share a kv head");
-    if (rows <= MATVEC_ROWS) splits = 2 * m->ask->device->n_sm / (a->n_kv * rows);
-    splits = splits < 1 ? 1 : splits > MAX_SPLITS ? MAX_SPLITS : splits;
-    place_slots(m, a->n_kv);
-    put_row_ops(m);
-    int32_t q = row_operand(m, n->src[0]);
+/* Whether the tensor cores' kernels do it: a cache of halves, heads of dimensions that fill their registers and not more. */
+static bool halves_fit(const maker *m) {
+    const tn_attr *a = &node_at(m, core_at(m))->attr;
+    return (!m->ask->memory || m->ask->memory->kv_type == TN_KV_F16) && a->head_dim % 32 == 0 && a->v_dim % 64 == 0 &&
+           a->head_dim <= 128 && a->v_dim <= 128 && a->n_head / a->n_kv <= 8;
+}
+
+/* The ops on the result of the one core. */
+static void put_after_ops(maker *m, int32_t core) {
+    int32_t local[TN_LAUNCH_MAX], n_after = 0;
     tn_buf_str(m->head, "#define AFTER_OPS ");
     for (int32_t i = 0; i < m->ask->n; i++) local[i] = i == core ? 0 : -1;
     for (int32_t i = core + 1; i < m->ask->n; i++) {
         put_after_op(m, i, local);
         local[i] = ++n_after;
     }
-    int32_t out = group * a->v_dim, red = 16 * a->v_dim < 4096 ? 16 * a->v_dim : 4096;
-    tn_buf_printf(m->head, "\n#define N_AFTER_OPS %d\n#define GROUP %d\n#define Q_CODE %d\n#define WINDOW %d\n",
-                  n_after, group, q, a->window);
-    tn_buf_printf(m->head, "#define FACTOR %.9ef\n#define SOFTCAP %.9ef\n#define SPLITS %d\n#define MIN_PAGES %d\n",
-                  (double)a->factor, (double)a->softcap, splits, MIN_PAGES);
-    tn_buf_printf(m->head, "#define WORK_AT %d\n#define CORE_STORE %d\n", m->slot_floats, store_of(m, core));
-    size_t work = (size_t)(group * (a->head_dim + 64 + 3) + out + red + 16);
-    m->to->shared_bytes = ((size_t)m->slot_floats + work) * 4;
+    tn_buf_printf(m->head, "\n#define N_AFTER_OPS %d\n", n_after);
+}
+
+/* What all attention kernels are told. */
+static void put_attention(maker *m) {
+    int32_t core = core_at(m);
+    const tn_node *n = node_at(m, core);
+    const tn_attr *a = &n->attr;
+    put_row_ops(m);
+    int32_t q = row_operand(m, n->src[0]);
+    put_after_ops(m, core);
+    tn_buf_printf(m->head, "#define GROUP %d\n#define Q_CODE %d\n#define WINDOW %d\n", a->n_head / a->n_kv, q,
+                  a->window);
+    tn_buf_printf(m->head, "#define FACTOR %.9ef\n#define SOFTCAP %.9ef\n#define CORE_STORE %d\n", (double)a->factor,
+                  (double)a->softcap, store_of(m, core));
+    m->to->grid[1] = (unsigned)a->n_kv;
+}
+
+static void make_attend_tile(maker *m) {
+    const tn_attr *a = &node_at(m, core_at(m))->attr;
+    int32_t rows = 16 * TN_K_WARPS, tokens = rows / (a->n_head / a->n_kv);
+    for (int32_t i = 0; i < m->ask->n; i++)
+        if (m->form.role[i] == TN_BEFORE)
+            fail(m, "too many tokens to make the heads where they are read: once, before");
+    put_attention(m);
+    size_t pages = 2 * TN_K_PAGE * (size_t)(a->head_dim + a->v_dim + 16) * 2,
+           out = (size_t)(rows * (a->v_dim + 4)) * 4;
+    m->to->shared_bytes = pages > out ? pages : out;
+    m->to->grid[0] = (unsigned)((m->max_rows + tokens - 1) / tokens);
+}
+
+/* Shares of the context fill the device once, each with work for all warps. */
+static void make_attend(maker *m) {
+    const tn_attr *a = &node_at(m, core_at(m))->attr;
+    bool mma = m->to->kernel->act == TN_CUDA_HALF;
+    int32_t group = a->n_head / a->n_kv, rows = m->max_rows, splits = 1, units = mma ? TN_K_WARPS : 2;
+    int32_t resident = mma && a->v_dim > 64 ? 1 : 2, out = group * a->v_dim;
+    if (group > MAX_ATTEND_GROUP) fail(m, "more than 16 query heads share a kv head");
+    if (out % 4) fail(m, "a head of odd size");
+    if (rows <= MATVEC_ROWS) splits = resident * m->ask->device->n_sm / (a->n_kv * rows);
+    splits = splits < 1 ? 1 : splits > MAX_SPLITS ? MAX_SPLITS : splits;
+    place_slots(m, a->n_kv, 0);
+    put_attention(m);
+    int32_t red = mma ? TN_K_WARPS * out : 16 * a->v_dim < 4096 ? 16 * a->v_dim : 4096;
+    if (red < out) red = out;
+    if (red < 4 * TN_K_THREADS) red = 4 * TN_K_THREADS;
+    tn_buf_printf(m->head, "#define MMA %d\n#define SPLITS %d\n#define MIN_UNITS %d\n#define WORK_AT %d\n", mma,
+                  splits, units, m->slot_floats);
+    m->to->shared_bytes = (size_t)(m->slot_floats + group * (a->head_dim + 64 + 3) + out + red + 16) * 4;
     if (splits > 1) {
         m->to->counters = (size_t)(rows * a->n_kv);
-        m->to->partial_bytes = m->to->counters * (size_t)splits * (size_t)(out + 2 * group) * 4;
+        m->to->partial_bytes = m->to->counters * (size_t)splits * tn_align_up((size_t)(out + 2 * group), 4) * 4;
     }
     m->to->grid[0] = (unsigned)rows;
-    m->to->grid[1] = (unsigned)a->n_kv;
     m->to->grid[2] = (unsigned)splits;
+}
+
+/* ---- argmax ---- */
+
+static void make_argmax(maker *m) {
+    const tn_node *n = node_at(m, 0);
+    int32_t cols = n->src[0].cols, shares = (cols + ARGMAX_COLUMNS - 1) / ARGMAX_COLUMNS;
+    if (m->ask->n > 1) fail(m, "an argmax is a launch of its own");
+    tn_buf_printf(m->head,
+                  "#define COLS %d\n#define EACH %d\n#define SHARES %d\n#define INPUT %d\n#define OUTPUT %d\n", cols,
+                  ARGMAX_COLUMNS, shares, -1 - outside(m, n->src[0]), store_of(m, 0));
+    m->to->partial_bytes = (size_t)m->max_rows * (size_t)shares * 8;
+    m->to->counters = (size_t)m->max_rows;
+    m->to->grid[0] = (unsigned)shares;
+    m->to->grid[1] = (unsigned)m->max_rows;
+}
+
+/* ---- scan ---- */
+
+static void make_conv1d(maker *m, int32_t core) {
+    const tn_node *n = node_at(m, core);
+    int32_t cols = n->out[0].cols, chunk = m->g->one_token ? 1 : CONV_CHUNK;
+    put_after_ops(m, core);
+    tn_buf_printf(m->head,
+                  "#define COLS %d\n#define TAPS %d\n#define INPUT %d\n#define WEIGHTS %d\n#define CHUNK %d\n", cols,
+                  n->attr.kernel, -1 - outside(m, n->src[1]), -1 - outside(m, n->src[2]), chunk);
+    m->to->grid[0] = (unsigned)((cols + TN_K_THREADS - 1) / TN_K_THREADS);
+    m->to->grid[1] = (unsigned)(m->g->one_token ? 1 : (m->max_rows + chunk - 1) / chunk);
+}
+
+/* A block takes a whole head where ops follow on it, else columns that many blocks share. */
+static void make_delta_net(maker *m, int32_t core) {
+    const tn_node *n = node_at(m, core);
+    const tn_attr *a = &n->attr;
+    bool one = m->g->one_token;
+    int32_t columns = (one && a->v_dim <= TN_K_THREADS) || a->v_dim % 32 ? a->v_dim : 32,
+            chunk = one ? 1 : DELTA_CHUNK;
+    if (m->ask->n > 1 && !one) fail(m, "many tokens: what surrounds the recurrence runs once, before and after");
+    if (m->ask->n > 1 && columns < a->v_dim) fail(m, "a head of too many columns for ops on it");
+    if (columns > TN_K_THREADS || a->head_dim % 4) fail(m, "no kernel for heads of this size");
+    for (int32_t i = 0; i < core; i++)
+        if (node_at(m, i)->out[0].cols != a->n_kv * a->head_dim) fail(m, "an op on v before the recurrence");
+    place_slots(m, a->n_kv, a->n_head);
+    put_row_ops(m);
+    static const char *const codes[] = {"Q_CODE", "K_CODE", "V_CODE", "G_CODE", "B_CODE"};
+    for (int k = 0; k < 5; k++) tn_buf_printf(m->head, "#define %s %d\n", codes[k], row_operand(m, n->src[k + 1]));
+    int32_t stage = (int32_t)tn_align_up((size_t)(2 * a->head_dim + columns + 2), 4);
+    tn_buf_printf(m->head, "#define HEADS %d\n#define K_HEADS %d\n#define K_DIM %d\n#define V_DIM %d\n", a->n_head,
+                  a->n_kv, a->head_dim, a->v_dim);
+    tn_buf_printf(m->head, "#define COLUMNS %d\n#define CHUNK %d\n#define CORE_DST %d\n#define WORK_AT %d\n", columns,
+                  chunk, m->slot[core], m->slot_floats);
+    tn_buf_printf(m->head, "#define STAGE %d\n", stage);
+    m->to->shared_bytes = (size_t)(m->slot_floats + chunk * stage) * 4;
+    m->to->grid[0] = (unsigned)(a->v_dim / columns);
+    m->to->grid[1] = (unsigned)a->n_head;
+}
+
+static void make_scan(maker *m) {
+    int32_t core = core_at(m);
+    const tn_node *n = node_at(m, core);
+    const tn_memory *memory = m->ask->memory;
+    if (memory) m->to->args.cache = memory->states[n->attr.index];
+    m->to->grid[2] = (unsigned)(m->g->one_token ? m->max_rows : memory ? memory->n_seq : 1);
+    tn_buf_printf(m->head, "#define CORE OP_%s\n#define ONE_TOKEN %d\n#define CORE_STORE %d\n", op_names[n->op],
+                  m->g->one_token, store_of(m, core));
+    if (n->op == TN_OP_CONV1D)
+        make_conv1d(m, core);
+    else
+        make_delta_net(m, core);
 }
 
 /* ---- any ---- */
 
 static bool has_row_op(tn_op op) {
     switch (op) {
-    case TN_OP_TOP_K:
-    case TN_OP_EXPERT_SUM:
     case TN_OP_ATTENTION:
     case TN_OP_CONV1D:
     case TN_OP_GATED_DELTA_NET: return false;
@@ -487,21 +667,38 @@ static void put_common(maker *m) {
         if (n->out[0].rows == TN_ROWS_OUTPUTS) count = 1, m->max_rows = m->g->max_outputs;
     }
     for (int32_t i = 0; i < m->ask->n; i++)
-        if (tn_ops[node_at(m, i)->op].class == TN_STATE) {
+        if (node_at(m, i)->op == TN_OP_KV_WRITE || node_at(m, i)->op == TN_OP_ATTENTION) {
             put_cache(m, &node_at(m, i)->attr);
             break;
         }
     tn_buf_printf(m->head, "#define COUNT %d\n", count);
 }
 
+static tn_cuda_core core_of(tn_op op) {
+    switch (op) {
+    case TN_OP_MATMUL: return TN_CUDA_MATMUL;
+    case TN_OP_MATMUL_ID: return TN_CUDA_MATMUL_ID;
+    case TN_OP_ATTENTION: return TN_CUDA_ATTENTION;
+    case TN_OP_CONV1D:
+    case TN_OP_GATED_DELTA_NET: return TN_CUDA_SCAN;
+    case TN_OP_ARGMAX: return TN_CUDA_ARGMAX;
+    default: return TN_CUDA_ROWS;
+    }
+}
+
 static const tn_cuda_kernel *choose(const maker *m) {
     tn_cuda_act act = TN_CUDA_F32;
-    for (int32_t i = 0; i < m->ask->n; i++)
-        if (node_at(m, i)->op == TN_OP_MATMUL && tn_shape_of(m->g, node_at(m, i)->src[0])->dtype == TN_Q8)
-            act = TN_CUDA_INT8;
+    tn_cuda_core core = TN_CUDA_ROWS;
+    for (int32_t i = 0; i < m->ask->n; i++) {
+        const tn_node *n = node_at(m, i);
+        if (m->form.role[i] != TN_CORE && n->op != TN_OP_ARGMAX) continue;
+        core = core_of(n->op);
+        if (tn_ops[n->op].class == TN_MATMUL && tn_shape_of(m->g, n->src[0])->dtype == TN_Q8) act = TN_CUDA_INT8;
+    }
+    if (core == TN_CUDA_ATTENTION && halves_fit(m)) act = TN_CUDA_HALF;
     for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++) {
         const tn_cuda_kernel *k = &kernels[i];
-        if (k->form == m->form.kind && (k->act == TN_CUDA_ANY || k->act == act) &&
+        if (k->core == core && (k->act == TN_CUDA_ANY || k->act == act) &&
             (!k->max_rows || m->max_rows <= k->max_rows))
             return k;
     }
@@ -515,15 +712,13 @@ const char *tn_cuda_build(tn_cuda_launch *launch, const tn_cuda_ask *ask, tn_buf
     const char *why = tn_form_of(&m.form, m.g, ask->nodes, ask->n, &limits);
     if (why) return why;
     put_common(&m);
-    for (int32_t i = 0; i < ask->n; i++)
-        if (node_at(&m, i)->op == TN_OP_MATMUL_ID) return "no kernel for experts yet";
     launch->kernel = choose(&m);
     if (!launch->kernel) return "no kernel of this form";
     switch (m.form.kind) {
-    case TN_FORM_ROWS: make_rows(&m); break;
+    case TN_FORM_ROWS: launch->kernel->core == TN_CUDA_ARGMAX ? make_argmax(&m) : make_rows(&m); break;
     case TN_FORM_MATMULS: make_matmuls(&m); break;
-    case TN_FORM_ATTEND: make_attend(&m); break;
-    case TN_FORM_SCAN: break; /* there is no such kernel */
+    case TN_FORM_ATTEND: strcmp(launch->kernel->entry, "attend") ? make_attend_tile(&m) : make_attend(&m); break;
+    case TN_FORM_SCAN: make_scan(&m); break;
     }
     if (!m.why && launch->shared_bytes > ask->device->shared_limit) m.why = "the rows do not fit into shared memory";
     return m.why;
@@ -535,7 +730,7 @@ static void describe(const tn_cuda_launch *l, const tn_cuda_ask *a, tn_buf *name
     for (int32_t i = 0; i < a->n; i++) {
         const tn_node *n = &a->graph->nodes[a->nodes[i]];
         tn_buf_printf(name, "%s%s", i ? ", " : ": ", tn_ops[n->op].name);
-        if (n->op == TN_OP_MATMUL) {
+        if (tn_ops[n->op].class == TN_MATMUL) {
             const tn_weight *w = tn_src_weight(a->graph, n->src[1]);
             tn_buf_printf(name, " %s", tn_type_get(w->type)->name);
         }

@@ -120,7 +120,8 @@ static tn_status compile(const tn_device *d, tn_cuda_code *code) {
     const tn_rtc *rtc = &d->rtc;
     char arch[40], log[380];
     snprintf(arch, sizeof arch, "--gpu-architecture=sm_%d", d->arch);
-    const char *const options[] = {arch, "--fmad=false", "--std=c++17", "--diag-suppress=39,177"};
+    const char *const options[] = {arch, "--fmad=false", "--std=c++17", "--diag-suppress=39,177",
+                                   "--device-as-default-execution-space"};
     void *program = NULL;
     if (rtc->create(&program, code->source, code->name, 0, NULL, NULL)) return tn_fail_memory(&code->error);
     tn_status status = TN_OK;

@@ -1,4 +1,4 @@
-/* The CUDA backend's own types. A launch of the plan becomes one kernel of one of three forms (rows, matmuls, attend), compiled
+/* The CUDA backend's own types. A launch of the plan becomes one kernel of its form (rows, matmuls, attend, scan), compiled
  * at run time for its exact ops, shapes and block types: the tables at the head of its source say what it does, its
  * arguments where everything lies. A program is these launches in one captured graph. */
 #ifndef TN_CUDA_H
@@ -27,21 +27,37 @@ struct tn_device {
     char lost[200];  /* why the device can do nothing any more; "": it can */
 };
 
+/* Not one that only plans. */
+static inline bool tn_cuda_is_real(const tn_device *d) {
+    return d->context != NULL;
+}
+
 struct tn_memory {
     uint64_t *states; /* caches, by index */
-    int32_t n_states, n_pages;
+    int32_t n_states, n_pages, n_seq;
     tn_kv_type kv_type;
     uint64_t arena;
     size_t arena_bytes;
+    uint64_t chosen; /* what the last step chose, row by row; programs of this memory go on from it */
 };
 
 /* ---- what a launch becomes: build.c ---- */
 
-typedef enum tn_cuda_act { TN_CUDA_ANY, TN_CUDA_INT8, TN_CUDA_F32 } tn_cuda_act;
+/* What a kernel has in its middle. */
+typedef enum tn_cuda_core {
+    TN_CUDA_ROWS,
+    TN_CUDA_MATMUL,
+    TN_CUDA_MATMUL_ID,
+    TN_CUDA_ATTENTION,
+    TN_CUDA_SCAN,
+    TN_CUDA_ARGMAX
+} tn_cuda_core;
+
+typedef enum tn_cuda_act { TN_CUDA_ANY, TN_CUDA_INT8, TN_CUDA_F32, TN_CUDA_HALF } tn_cuda_act;
 
 typedef struct tn_cuda_kernel {
     const char *entry;
-    tn_form_kind form;
+    tn_cuda_core core;
     tn_cuda_act act;
     int32_t max_rows;
     const char *name;
@@ -68,6 +84,7 @@ typedef struct tn_cuda_ask {
 
 /* NULL, the launch and the head of its source (appended to *head), or why there is no kernel. */
 const char *tn_cuda_build(tn_cuda_launch *launch, const tn_cuda_ask *ask, tn_buf *head);
+void tn_cuda_facts(const tn_device *d, tn_buf *b);
 const char *tn_cuda_find_kernel(const void *device, const tn_graph *g, const int32_t *nodes, int32_t n, tn_buf *name);
 
 /* ---- compiling: compile.c ---- */
@@ -90,11 +107,14 @@ char *tn_cuda_cache_dir(void);
 
 /* ---- programs: program.c ---- */
 
+enum { TN_CUDA_AHEAD = 2 }; /* steps that may be outstanding */
+
 tn_status tn_cuda_compile(tn_device *device, const tn_plan *plan, tn_memory *memory, tn_program **program,
                           tn_error *err);
 void tn_cuda_free_program(tn_device *device, tn_program **program);
 tn_status tn_cuda_submit(tn_program *program, const tn_step_input *step, int want, tn_error *err);
 tn_status tn_cuda_wait(tn_program *program, tn_result *result, tn_error *err);
+tn_status tn_cuda_profile(tn_program *program, const tn_step_input *step, tn_launch_time *times, tn_error *err);
 
 /* ---- the device: device.c ---- */
 

@@ -62,12 +62,13 @@ static void fill_caps(tn_device *d) {
         if (tn_type_get(type)->block > 1) d->caps.int8_types |= UINT64_C(1) << type;
     }
     d->caps.align = 256;
+    d->caps.ahead = TN_CUDA_AHEAD;
 }
 
 static void device_close(tn_device **device) {
     tn_device *d = *device;
     if (!d) return;
-    if (d->context) {
+    if (tn_cuda_is_real(d)) {
         d->cu.context_set(d->context);
         if (d->packed) d->cu.mem_free(d->packed);
         if (d->stream) d->cu.stream_destroy(d->stream);
@@ -82,12 +83,32 @@ static void device_close(tn_device **device) {
     *device = NULL;
 }
 
-static tn_status device_open(tn_device **device, const tn_device_options *options, tn_error *err) {
-    tn_error own;
-    if (!err) err = &own;
-    *device = NULL;
-    tn_device *d = tn_alloc_zero(1, sizeof *d);
-    if (!d) return tn_fail_memory(err);
+/* A device that plans for an architecture, as large as an H200. */
+static tn_status open_plan(tn_device **device, int arch, tn_error *err) {
+    *device = tn_alloc_zero(1, sizeof **device);
+    if (!*device) return tn_fail_memory(err);
+    tn_device *d = *device;
+    d->arch = arch;
+    d->n_sm = 132;
+    d->shared_limit = 226 << 10;
+    snprintf(d->caps.description, sizeof d->caps.description, "cuda (plans for sm_%d, runs nothing)", arch);
+    fill_caps(d);
+    return TN_OK;
+}
+
+tn_status tn_cuda_open_offline(tn_device **device, int arch, tn_error *err) {
+    tn_status status = open_plan(device, arch, err);
+    if (status != TN_OK) return status;
+    tn_device *d = *device;
+    d->shared_limit = 98 << 10; /* the least of sm_80 and later */
+    status = tn_rtc_load(&d->rtc, err);
+    if (status == TN_OK) status = check_arch(d, err);
+    if (status == TN_OK) status = tn_pool_open(&d->pool, 0, err);
+    if (status != TN_OK) device_close(device);
+    return status;
+}
+
+static tn_status open_real(tn_device *d, const tn_device_options *options, tn_error *err) {
     tn_status status = tn_cu_load(&d->cu, err);
     if (status == TN_OK) status = choose_ordinal(d, options->variant, err);
     if (status == TN_OK) status = tn_rtc_load(&d->rtc, err);
@@ -98,31 +119,23 @@ static tn_status device_open(tn_device **device, const tn_device_options *option
         status = tn_cu_check(&d->cu, d->cu.context_retain(&d->context, d->ordinal), "opening the device", err);
     if (status == TN_OK) status = tn_cu_check(&d->cu, d->cu.context_set(d->context), "using the device", err);
     if (status == TN_OK) status = tn_cu_check(&d->cu, d->cu.stream_create(&d->stream, 1), "making a stream", err);
+    return status;
+}
+
+static tn_status device_open(tn_device **device, const tn_device_options *options, tn_error *err) {
+    tn_error own;
+    if (!err) err = &own;
+    *device = NULL;
+    if (options->variant && !strcmp(options->variant, "plan")) return open_plan(device, 90, err);
+    tn_device *d = tn_alloc_zero(1, sizeof *d);
+    if (!d) return tn_fail_memory(err);
+    tn_status status = open_real(d, options, err);
     if (status != TN_OK) {
         device_close(&d);
         return status;
     }
     fill_caps(d);
     d->cache_dir = tn_cuda_cache_dir();
-    *device = d;
-    return TN_OK;
-}
-
-tn_status tn_cuda_open_offline(tn_device **device, int arch, tn_error *err) {
-    *device = NULL;
-    tn_device *d = tn_alloc_zero(1, sizeof *d);
-    if (!d) return tn_fail_memory(err);
-    d->arch = arch;
-    d->n_sm = 132;
-    d->shared_limit = 98 << 10; /* the least of sm_80 and later */
-    tn_status status = tn_rtc_load(&d->rtc, err);
-    if (status == TN_OK) status = check_arch(d, err);
-    if (status == TN_OK) status = tn_pool_open(&d->pool, 0, err);
-    if (status != TN_OK) {
-        device_close(&d);
-        return status;
-    }
-    fill_caps(d);
     *device = d;
     return TN_OK;
 }
@@ -148,8 +161,7 @@ static bool is_vector(const tn_weight *w) {
 }
 
 static size_t packed_bytes(const tn_weight *w) {
-    if (is_vector(w)) return tn_align_up(w->bytes, 256);
-    return tn_cuda_planes_of(tn_cuda_traits(w->type), w->n_out, w->n_in).bytes;
+    return is_vector(w) ? tn_align_up(w->bytes, 256) : tn_cuda_matrix_bytes(w) * (size_t)w->n_expert;
 }
 
 typedef struct pack_call {
@@ -159,8 +171,14 @@ typedef struct pack_call {
 
 static void pack_share(void *arg, int i, int n) {
     const pack_call *c = arg;
-    int64_t fours = (c->w->n_out + 3) / 4;
-    tn_cuda_pack(c->w, (int32_t)(fours * i / n), (int32_t)(fours * (i + 1) / n), c->to);
+    int64_t fours = (c->w->n_out / c->w->n_expert + 3) / 4, all = fours * c->w->n_expert, end = all * (i + 1) / n;
+    for (int64_t at = all * i / n, next; at < end;
+         at = next) { /* fours of rows of all experts, one after the other */
+        int64_t expert = at / fours, last = (expert + 1) * fours;
+        next = last < end ? last : end;
+        tn_cuda_pack(c->w, (int32_t)expert, (int32_t)(at - expert * fours), (int32_t)(next - expert * fours),
+                     (char *)c->to + (size_t)expert * tn_cuda_matrix_bytes(c->w));
+    }
 }
 
 /* One weight into the arena at `at`, by way of `host`. */
@@ -172,7 +190,7 @@ static tn_status put_weight(tn_device *d, int32_t i, const tn_weight *w, uint64_
         for (int32_t r = 0; r < w->n_out; r++) memcpy((char *)host + (size_t)r * row, tn_weight_row(w, r), row);
         d->weights[i] = (tn_k_weight){.low = at};
     } else {
-        tn_cuda_planes p = tn_cuda_planes_of(tn_cuda_traits(w->type), w->n_out, w->n_in);
+        tn_cuda_planes p = tn_cuda_planes_of(tn_cuda_traits(w->type), w->n_out / w->n_expert, w->n_in);
         tn_pool_run(d->pool, pack_share, &(pack_call){w, host});
         d->weights[i] = (tn_k_weight){at + p.low, at + p.high, at + p.scale, at + p.super};
     }
@@ -189,6 +207,7 @@ static tn_status put_weights(tn_device *d, const tn_weight *const *weights, int3
         d->packed_bytes += bytes;
         if (bytes > largest) largest = bytes;
     }
+    if (!tn_cuda_is_real(d)) return TN_OK;
     d->weights = tn_alloc_zero((size_t)n, sizeof *d->weights);
     d->n_weights = n;
     if (!d->weights) return tn_fail_memory(err);
@@ -226,13 +245,21 @@ static size_t state_bytes(const tn_device *d, const tn_state_desc *s, const tn_m
 static void free_memory(tn_device *d, tn_memory **memory) {
     tn_memory *m = *memory;
     if (!m) return;
-    d->cu.context_set(d->context);
+    if (tn_cuda_is_real(d)) d->cu.context_set(d->context);
     for (int32_t i = 0; m->states && i < m->n_states; i++)
         if (m->states[i]) d->cu.mem_free(m->states[i]);
     if (m->arena) d->cu.mem_free(m->arena);
+    if (m->chosen) d->cu.mem_free(m->chosen);
     tn_free(m->states);
     tn_free(m);
     *memory = NULL;
+}
+
+/* Room for the choices of a step: none has more tokens than the caches have positions. */
+static tn_status make_chosen(tn_device *d, tn_memory *m, tn_error *err) {
+    size_t bytes = (size_t)m->n_pages * TN_PAGE_TOKENS * 4;
+    tn_status status = tn_cuda_alloc(d, bytes, "choices", &m->chosen, err);
+    return status ? status : tn_cu_check(&d->cu, d->cu.set_bytes(m->chosen, 0, bytes), "clearing memory", err);
 }
 
 static tn_status make_memory(tn_device *d, const tn_memory_desc *desc, tn_memory **memory, tn_error *err) {
@@ -245,13 +272,16 @@ static tn_status make_memory(tn_device *d, const tn_memory_desc *desc, tn_memory
     if (!m) return tn_fail_memory(err);
     *m = (tn_memory){.n_states = desc->n_states,
                      .n_pages = desc->n_pages,
+                     .n_seq = desc->n_seq,
                      .kv_type = desc->kv_type,
                      .arena_bytes = desc->arena_bytes};
     m->states = tn_alloc_zero((size_t)desc->n_states, sizeof *m->states);
     tn_status status = m->states ? TN_OK : tn_fail_memory(err);
-    if (status == TN_OK) status = tn_cu_check(&d->cu, d->cu.context_set(d->context), "using the device", err);
-    if (status == TN_OK) status = tn_cuda_alloc(d, desc->arena_bytes, "activations", &m->arena, err);
-    for (int32_t i = 0; i < desc->n_states && status == TN_OK; i++) {
+    bool real = tn_cuda_is_real(d);
+    if (status == TN_OK && real) status = tn_cu_check(&d->cu, d->cu.context_set(d->context), "using the device", err);
+    if (status == TN_OK && real) status = tn_cuda_alloc(d, desc->arena_bytes, "activations", &m->arena, err);
+    if (status == TN_OK && real) status = make_chosen(d, m, err);
+    for (int32_t i = 0; i < desc->n_states && status == TN_OK && real; i++) {
         size_t bytes = state_bytes(d, &desc->states[i], desc);
         status = tn_cuda_alloc(d, bytes, "a cache", &m->states[i], err);
         if (status == TN_OK)
@@ -270,6 +300,7 @@ const tn_backend tn_backend_cuda = {
     .open = device_open,
     .close = device_close,
     .caps = device_caps,
+    .facts = tn_cuda_facts,
     .find_kernel = tn_cuda_find_kernel,
     .put_weights = put_weights,
     .weight_bytes = weight_bytes,
@@ -280,4 +311,5 @@ const tn_backend tn_backend_cuda = {
     .free_program = tn_cuda_free_program,
     .submit = tn_cuda_submit,
     .wait = tn_cuda_wait,
+    .profile = tn_cuda_profile,
 };

@@ -166,10 +166,14 @@ static void put_low(uint8_t *plane, int traits, size_t row, size_t blocks, size_
     for (int i = 0; i < 16; i++) to[i] = (uint8_t)((q[i] & 15) | q[i + 16] << 4);
 }
 
-static void pack_row(const tn_weight *w, int traits, const tn_cuda_planes *planes, size_t row, uint8_t *to) {
+size_t tn_cuda_matrix_bytes(const tn_weight *w) {
+    return tn_cuda_planes_of(tn_cuda_traits(w->type), w->n_out / w->n_expert, w->n_in).bytes;
+}
+
+static void pack_row(const tn_weight *w, const uint8_t *from, int traits, const tn_cuda_planes *planes, size_t row,
+                     uint8_t *to) {
     const tn_type_info *info = tn_type_get(w->type);
     size_t blocks = ((size_t)w->n_in + 31) / 32, per = (size_t)info->block / 32;
-    const uint8_t *from = tn_weight_row(w, (int32_t)row);
     for (size_t i = 0; i < blocks; i++) {
         block b;
         size_t at = (row / 4 * blocks + i) * 4 + row % 4;
@@ -183,9 +187,8 @@ static void pack_row(const tn_weight *w, int traits, const tn_cuda_planes *plane
 }
 
 /* Plain floats: only cut into pieces. */
-static void pack_float_row(const tn_weight *w, int traits, size_t row, uint8_t *to) {
+static void pack_float_row(const tn_weight *w, const uint8_t *from, int traits, size_t row, uint8_t *to) {
     size_t blocks = ((size_t)w->n_in + 31) / 32, bytes = (size_t)TN_K_LOW(traits) / 8, each = 16 / bytes;
-    const uint8_t *from = tn_weight_row(w, (int32_t)row);
     uint8_t *plane = to + row * (size_t)(TN_K_LOW(traits) / 4) * blocks * 16;
     for (size_t i = 0; i < (size_t)w->n_in; i++) {
         size_t piece = i % 32 / each, at = (piece * blocks + i / 32) * 16 + i % each * bytes;
@@ -193,13 +196,15 @@ static void pack_float_row(const tn_weight *w, int traits, size_t row, uint8_t *
     }
 }
 
-void tn_cuda_pack(const tn_weight *w, int32_t begin, int32_t end, void *to) {
+void tn_cuda_pack(const tn_weight *w, int32_t expert, int32_t begin, int32_t end, void *to) {
     int traits = tn_cuda_traits(w->type);
-    tn_cuda_planes planes = tn_cuda_planes_of(traits, w->n_out, w->n_in);
-    for (int32_t row = 4 * begin; row < 4 * end && row < w->n_out; row++) {
+    int32_t rows = w->n_out / w->n_expert;
+    tn_cuda_planes planes = tn_cuda_planes_of(traits, rows, w->n_in);
+    for (int32_t row = 4 * begin; row < 4 * end && row < rows; row++) {
+        const uint8_t *from = tn_weight_row(w, expert * rows + row);
         if (TN_K_LOW(traits) >= 16)
-            pack_float_row(w, traits, (size_t)row, to);
+            pack_float_row(w, from, traits, (size_t)row, to);
         else
-            pack_row(w, traits, &planes, (size_t)row, to);
+            pack_row(w, from, traits, &planes, (size_t)row, to);
     }
 }

@@ -22,7 +22,10 @@ typedef struct tn_cuda_planes {
 } tn_cuda_planes;
 tn_cuda_planes tn_cuda_planes_of(int traits, int32_t n_out, int32_t n_in);
 
-/* Packs rows [4 begin, 4 end) into the zeroed matrix at `to`. */
-void tn_cuda_pack(const tn_weight *w, int32_t begin, int32_t end, void *to);
+/* Bytes of a weight's matrix; of that of one expert: the others follow it. */
+size_t tn_cuda_matrix_bytes(const tn_weight *w);
+
+/* Packs rows [4 begin, 4 end) of an expert (0: there is but one) into its zeroed matrix at `to`. */
+void tn_cuda_pack(const tn_weight *w, int32_t expert, int32_t begin, int32_t end, void *to);
 
 #endif

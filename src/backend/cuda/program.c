@@ -1,9 +1,17 @@
-/* Programs: the launches of a plan, compiled and captured into one graph; a step copies its inputs, starts the graph, and
- * reads the logits. Positions, lengths and page tables lie in device memory, so the graph is captured once. */
+/* Programs: the launches of a plan, compiled and captured into one graph. Submitting a step enqueues the copy of its inputs, the
+ * graph, and the copies of what is wanted of it; an event tells that they are done. Positions, lengths and page tables lie
+ * in device memory, so the graph is captured once, and a step may be enqueued while the one before it runs. */
 #include "backend/cuda/cuda.h"
 #include "base/mem.h"
 
 #include <string.h>
+
+/* A step under way. */
+typedef struct slot {
+    int32_t *step, *ids; /* its inputs; what it chose */
+    void *done;
+    int want;
+} slot;
 
 struct tn_program {
     tn_device *device;
@@ -14,12 +22,14 @@ struct tn_program {
     void **modules;
     int32_t n_modules;
     void *graph;
-    uint64_t scratch;   /* shares of attention, then their counters */
-    uint64_t step;      /* inputs of the step: counts, ids, positions, sequences, outputs, page tables */
-    int32_t *step_host; /* the same, pinned */
-    size_t step_ints;   /* but for the page tables */
+    uint64_t scratch; /* shares of attention, then their counters */
+    uint64_t step;    /* inputs of the step: counts, ids, positions, sequences, outputs, page tables */
+    size_t step_ints; /* but for the page tables */
+    size_t step_bytes, max_rows;
     int32_t max_tokens;
-    float *logits; /* pinned */
+    float *logits;             /* pinned, as all that is copied from or to */
+    slot slots[TN_CUDA_AHEAD]; /* of outstanding steps, in turn */
+    unsigned submitted, waited;
 };
 
 enum { COUNTS = 4 };
@@ -33,7 +43,8 @@ static tn_k_step step_arguments(const tn_program *p) {
                        at + COUNTS * 4 + n,
                        at + COUNTS * 4 + 2 * n,
                        at + COUNTS * 4 + 3 * n,
-                       at + COUNTS * 4 + 4 * n};
+                       at + COUNTS * 4 + 4 * n,
+                       p->memory->chosen};
 }
 
 /* The source of every launch; equal ones are compiled once. of[i]: code of launch i. */
@@ -82,8 +93,9 @@ static tn_status make_launches(tn_program *p, tn_error *err) {
     p->modules = tn_alloc_zero((size_t)p->n, sizeof *p->modules);
     tn_status status = code && of && p->launch && p->modules ? TN_OK : tn_fail_memory(err);
     if (status == TN_OK) status = write_sources(p, code, of, err);
-    if (status == TN_OK) status = tn_cuda_compile_all(p->device, code, p->n_modules, err);
-    if (status == TN_OK) status = load_modules(p, code, of, err);
+    bool real = tn_cuda_is_real(p->device);
+    if (status == TN_OK && real) status = tn_cuda_compile_all(p->device, code, p->n_modules, err);
+    if (status == TN_OK && real) status = load_modules(p, code, of, err);
     for (int32_t i = 0; code && i < p->n_modules; i++) {
         tn_free((void *)(uintptr_t)code[i].source);
         tn_free(code[i].cubin);
@@ -93,11 +105,24 @@ static tn_status make_launches(tn_program *p, tn_error *err) {
     return status;
 }
 
-/* Memory of the program's own: step inputs, logits, shares of attention. */
+/* For the copies of a step to and from the device. */
+static tn_status make_slots(tn_program *p, tn_error *err) {
+    const tn_cu *cu = &p->device->cu;
+    const tn_shape *out = &p->plan->graph.nodes[p->plan->graph.output].out[0];
+    size_t ids_at = tn_align_up(p->step_bytes, 256);
+    p->max_rows = (size_t)tn_shape_max_rows(&p->plan->graph, out);
+    int result = cu->host_alloc((void **)&p->logits, tn_shape_row_bytes(out) * p->max_rows, 0);
+    for (int i = 0; i < TN_CUDA_AHEAD && result == 0; i++) {
+        result = cu->host_alloc((void **)&p->slots[i].step, ids_at + p->max_rows * 4, 0);
+        if (result == 0) p->slots[i].ids = p->slots[i].step + ids_at / 4;
+        if (result == 0) result = cu->event_create(&p->slots[i].done, TN_CU_EVENT_UNTIMED);
+    }
+    return tn_cu_check(cu, result, "allocating pinned memory", err);
+}
+
+/* Memory of the program's own: step inputs, results, shares of attention. */
 static tn_status make_buffers(tn_program *p, tn_error *err) {
     tn_device *d = p->device;
-    const tn_cu *cu = &d->cu;
-    const tn_shape *out = &p->plan->graph.nodes[p->plan->graph.output].out[0];
     size_t partial = 0, counters = 0;
     for (int32_t i = 0; i < p->n; i++) {
         if (p->launch[i].partial_bytes > partial) partial = p->launch[i].partial_bytes;
@@ -105,17 +130,13 @@ static tn_status make_buffers(tn_program *p, tn_error *err) {
     }
     partial = tn_align_up(partial, 256);
     p->step_ints = COUNTS + 4 * (size_t)p->max_tokens;
-    size_t step_bytes = (p->step_ints + (size_t)p->memory->n_pages) * 4;
-    size_t logits = tn_shape_row_bytes(out) * (size_t)tn_shape_max_rows(&p->plan->graph, out);
-    tn_status status = tn_cuda_alloc(d, step_bytes, "a step's inputs", &p->step, err);
+    p->step_bytes = (p->step_ints + (size_t)p->memory->n_pages) * 4;
+    tn_status status = tn_cuda_alloc(d, p->step_bytes, "a step's inputs", &p->step, err);
     if (status == TN_OK) status = tn_cuda_alloc(d, partial + counters * 4 + 4, "attention", &p->scratch, err);
     if (status == TN_OK)
-        status = tn_cu_check(cu, cu->set_bytes(p->scratch, 0, partial + counters * 4 + 4), "clearing memory", err);
-    if (status == TN_OK)
         status =
-            tn_cu_check(cu, cu->host_alloc((void **)&p->step_host, step_bytes, 0), "allocating pinned memory", err);
-    if (status == TN_OK)
-        status = tn_cu_check(cu, cu->host_alloc((void **)&p->logits, logits, 0), "allocating pinned memory", err);
+            tn_cu_check(&d->cu, d->cu.set_bytes(p->scratch, 0, partial + counters * 4 + 4), "clearing memory", err);
+    if (status == TN_OK) status = make_slots(p, err);
     for (int32_t i = 0; i < p->n; i++) {
         p->launch[i].args.step = step_arguments(p);
         p->launch[i].args.partial = p->scratch;
@@ -126,22 +147,17 @@ static tn_status make_buffers(tn_program *p, tn_error *err) {
 
 /* ---- the graph ---- */
 
-static int launch_all(tn_program *p, bool programmatic) {
-    const tn_cu *cu = &p->device->cu;
-    int result = 0;
-    for (int32_t i = 0; i < p->n && result == 0; i++) {
-        tn_cuda_launch *l = &p->launch[i];
-        tn_cu_attribute attribute = {.id = TN_CU_ATTRIBUTE_PROGRAMMATIC, .value.flag = 1};
-        tn_cu_launch config = {.grid = {l->grid[0], l->grid[1], l->grid[2]},
-                               .block = {TN_K_THREADS, 1, 1},
-                               .shared_bytes = (unsigned)l->shared_bytes,
-                               .stream = p->device->stream,
-                               .attributes = &attribute,
-                               .n_attributes = programmatic && i > 0 ? 1 : 0};
-        void *arguments[] = {&l->args};
-        result = cu->launch(&config, l->function, arguments, NULL);
-    }
-    return result;
+static int launch_one(tn_program *p, int32_t i, bool programmatic) {
+    tn_cuda_launch *l = &p->launch[i];
+    tn_cu_attribute attribute = {.id = TN_CU_ATTRIBUTE_PROGRAMMATIC, .value.flag = 1};
+    tn_cu_launch config = {.grid = {l->grid[0], l->grid[1], l->grid[2]},
+                           .block = {TN_K_THREADS, 1, 1},
+                           .shared_bytes = (unsigned)l->shared_bytes,
+                           .stream = p->device->stream,
+                           .attributes = &attribute,
+                           .n_attributes = programmatic && i > 0 ? 1 : 0};
+    void *arguments[] = {&l->args};
+    return p->device->cu.launch(&config, l->function, arguments, NULL);
 }
 
 static int capture(tn_program *p, bool programmatic) {
@@ -149,7 +165,7 @@ static int capture(tn_program *p, bool programmatic) {
     void *graph = NULL;
     int result = cu->capture_begin(p->device->stream, 2 /* relaxed */);
     if (result) return result;
-    result = launch_all(p, programmatic);
+    for (int32_t i = 0; i < p->n && result == 0; i++) result = launch_one(p, i, programmatic);
     int end = cu->capture_end(p->device->stream, &graph);
     if (result == 0) result = end;
     if (result == 0) result = cu->graph_instantiate(&p->graph, graph, 0);
@@ -174,10 +190,12 @@ tn_status tn_cuda_compile(tn_device *device, const tn_plan *plan, tn_memory *mem
                       .plan = plan,
                       .n = plan->partition.n,
                       .max_tokens = plan->graph.max_tokens};
-    tn_status status = tn_cu_check(&device->cu, device->cu.context_set(device->context), "using the device", err);
+    bool real = tn_cuda_is_real(device);
+    tn_status status = TN_OK;
+    if (real) status = tn_cu_check(&device->cu, device->cu.context_set(device->context), "using the device", err);
     if (status == TN_OK) status = make_launches(p, err);
-    if (status == TN_OK) status = make_buffers(p, err);
-    if (status == TN_OK) status = make_graph(p, err);
+    if (status == TN_OK && real) status = make_buffers(p, err);
+    if (status == TN_OK && real) status = make_graph(p, err);
     if (status != TN_OK) {
         tn_cuda_free_program(device, &p);
         return status;
@@ -190,13 +208,17 @@ void tn_cuda_free_program(tn_device *device, tn_program **program) {
     tn_program *p = *program;
     if (!p) return;
     const tn_cu *cu = &device->cu;
-    cu->context_set(device->context);
+    if (tn_cuda_is_real(device)) cu->context_set(device->context);
+    if (p->submitted != p->waited) cu->stream_wait(device->stream);
     if (p->graph) cu->graph_exec_destroy(p->graph);
+    for (int i = 0; i < TN_CUDA_AHEAD; i++) {
+        if (p->slots[i].done) cu->event_destroy(p->slots[i].done);
+        if (p->slots[i].step) cu->host_free(p->slots[i].step);
+    }
     for (int32_t i = 0; p->modules && i < p->n_modules; i++)
         if (p->modules[i]) cu->module_unload(p->modules[i]);
     if (p->scratch) cu->mem_free(p->scratch);
     if (p->step) cu->mem_free(p->step);
-    if (p->step_host) cu->host_free(p->step_host);
     if (p->logits) cu->host_free(p->logits);
     tn_free(p->modules);
     tn_free(p->launch);
@@ -206,10 +228,10 @@ void tn_cuda_free_program(tn_device *device, tn_program **program) {
 
 /* ---- a step ---- */
 
-/* Inputs into the pinned buffer; returns the bytes of it that the step needs. */
-static size_t fill_step(tn_program *p, const tn_step_input *in) {
+/* Inputs into pinned memory; returns the bytes of it that the step needs. */
+static size_t fill_step(const tn_program *p, int32_t *to, const tn_step_input *in) {
     size_t n = (size_t)in->n_tokens, max = (size_t)p->max_tokens;
-    int32_t *to = p->step_host, last = 0;
+    int32_t last = 0;
     to[0] = in->n_tokens, to[1] = in->n_outputs, to[2] = in->max_pages, to[3] = 0;
     memcpy(to + COUNTS, in->ids, n * 4);
     memcpy(to + COUNTS + max, in->pos, n * 4);
@@ -224,37 +246,99 @@ static size_t fill_step(tn_program *p, const tn_step_input *in) {
 }
 
 /* What a kernel did wrong stays with the context: nothing can run on it any more. */
-static tn_status lose(tn_device *d, tn_status status, tn_error *err) {
-    if (status != TN_OK && err) memcpy(d->lost, err->text, sizeof d->lost - 1);
-    if (status != TN_OK && !d->lost[0]) strcpy(d->lost, "an earlier step failed");
-    return status;
+static tn_status lose(tn_device *d, int result, const char *what, tn_error *err) {
+    tn_error own;
+    tn_status status = tn_cu_check(&d->cu, result, what, &own);
+    if (status == TN_OK) return TN_OK;
+    memcpy(d->lost, own.text, sizeof d->lost - 1);
+    return tn_fail(err, status, "%s", own.text);
 }
 
-tn_status tn_cuda_submit(tn_program *p, const tn_step_input *step, int want, tn_error *err) {
-    (void)want;
+/* Copies the inputs of a step to the device. */
+static int send_step(tn_program *p, int32_t *host, const tn_step_input *in) {
+    const tn_cu *cu = &p->device->cu;
+    size_t bytes = fill_step(p, host, in);
+    int result = cu->context_set(p->device->context);
+    return result ? result : cu->to_device_async(p->step, host, bytes, p->device->stream);
+}
+
+tn_status tn_cuda_submit(tn_program *p, const tn_step_input *in, int want, tn_error *err) {
     tn_device *d = p->device;
     const tn_cu *cu = &d->cu;
-    if (d->lost[0]) return tn_fail(err, TN_ERR_RESOURCES, "cuda: the device was lost: %s", d->lost);
-    tn_error own;
-    if (!err) err = &own;
     const tn_graph *g = &p->plan->graph;
+    if (!tn_cuda_is_real(d)) return tn_fail(err, TN_ERR_UNAVAILABLE, "cuda:plan runs nothing");
+    if (d->lost[0]) return tn_fail(err, TN_ERR_RESOURCES, "cuda: the device was lost: %s", d->lost);
+    if (p->submitted - p->waited == TN_CUDA_AHEAD) return tn_fail(err, TN_ERR_INTERNAL, "cuda: too many steps ahead");
+    slot *s = &p->slots[p->submitted % TN_CUDA_AHEAD];
     const tn_shape *out = &g->nodes[g->output].out[0];
-    size_t rows = (size_t)(out->rows == TN_ROWS_OUTPUTS ? step->n_outputs : step->n_tokens);
-    uint64_t result = p->memory->arena + (uint64_t)p->plan->offset[g->output * TN_MAX_OUT];
-    size_t bytes = fill_step(p, step);
-    tn_status status = tn_cu_check(cu, cu->context_set(d->context), "using the device", err);
-    if (status == TN_OK)
-        status = tn_cu_check(cu, cu->to_device_async(p->step, p->step_host, bytes, d->stream), "copying a step", err);
-    if (status == TN_OK) status = tn_cu_check(cu, cu->graph_launch(p->graph, d->stream), "starting a step", err);
-    if (status == TN_OK)
-        status = tn_cu_check(cu, cu->to_host_async(p->logits, result, rows * tn_shape_row_bytes(out), d->stream),
-                             "copying logits", err);
-    if (status == TN_OK) status = tn_cu_check(cu, cu->stream_wait(d->stream), "a step", err);
-    return lose(d, status, err);
+    size_t rows = (size_t)(out->rows == TN_ROWS_OUTPUTS ? in->n_outputs : in->n_tokens);
+    uint64_t logits = p->memory->arena + (uint64_t)p->plan->offset[g->output * TN_MAX_OUT];
+    s->want = g->choice ? want : want & ~TN_WANT_IDS;
+    int result = send_step(p, s->step, in);
+    if (result == 0) result = cu->graph_launch(p->graph, d->stream);
+    if (result == 0 && s->want & TN_WANT_IDS)
+        result = cu->to_host_async(s->ids, p->memory->chosen, rows * 4, d->stream);
+    if (result == 0 && s->want & TN_WANT_LOGITS)
+        result = cu->to_host_async(p->logits, logits, rows * tn_shape_row_bytes(out), d->stream);
+    if (result == 0) result = cu->event_record(s->done, d->stream);
+    if (result == 0) p->submitted++;
+    return lose(d, result, "starting a step", err);
 }
 
 tn_status tn_cuda_wait(tn_program *p, tn_result *result, tn_error *err) {
-    (void)err;
-    *result = (tn_result){.logits = p->logits};
-    return TN_OK;
+    tn_device *d = p->device;
+    slot *s = &p->slots[p->waited % TN_CUDA_AHEAD];
+    *result = (tn_result){0};
+    if (p->waited == p->submitted) return tn_fail(err, TN_ERR_INTERNAL, "cuda: no step to wait for");
+    p->waited++;
+    tn_status status = lose(d, d->cu.event_wait(s->done), "a step", err);
+    if (status == TN_OK && s->want & TN_WANT_LOGITS) result->logits = p->logits;
+    if (status == TN_OK && s->want & TN_WANT_IDS) result->ids = s->ids;
+    return status;
+}
+
+/* ---- a step with every launch timed: outside the graph, with events between ---- */
+
+enum { QUEUE = 256 }; /* launches that are surely enqueued while the device is held back */
+
+/* The device is held until launches stand in its queue, so that what lies between two events is the launch and not the host. */
+static int enqueue_timed(tn_program *p, void **events, volatile uint32_t *gate) {
+    const tn_cu *cu = &p->device->cu;
+    void *stream = p->device->stream;
+    *gate = 0;
+    int result = cu->stream_hold(stream, (uint64_t)(uintptr_t)gate, 1, 0 /* >= */);
+    bool held = result == 0;
+    result = cu->event_record(events[0], stream);
+    for (int32_t i = 0; i < p->n && result == 0; i++) {
+        if (held && i == QUEUE) *gate = 1;
+        result = launch_one(p, i, false);
+        if (result == 0) result = cu->event_record(events[i + 1], stream);
+    }
+    *gate = 1;
+    int end = cu->stream_wait(stream);
+    return result ? result : end;
+}
+
+tn_status tn_cuda_profile(tn_program *p, const tn_step_input *in, tn_launch_time *times, tn_error *err) {
+    tn_device *d = p->device;
+    const tn_cu *cu = &d->cu;
+    if (!tn_cuda_is_real(d)) return tn_fail(err, TN_ERR_UNAVAILABLE, "cuda:plan runs nothing");
+    if (d->lost[0]) return tn_fail(err, TN_ERR_RESOURCES, "cuda: the device was lost: %s", d->lost);
+    if (p->submitted != p->waited) return tn_fail(err, TN_ERR_INTERNAL, "cuda: a step is under way");
+    void **events = tn_alloc_zero((size_t)p->n + 1, sizeof *events);
+    if (!events) return tn_fail_memory(err);
+    int result = send_step(p, p->slots[0].step, in);
+    for (int32_t i = 0; i <= p->n && result == 0; i++) result = cu->event_create(&events[i], TN_CU_EVENT_TIMED);
+    if (result == 0) result = cu->stream_wait(d->stream);
+    if (result == 0) result = enqueue_timed(p, events, (volatile uint32_t *)p->slots[1].step);
+    for (int32_t i = 0; i < p->n && result == 0; i++) {
+        float start = 0, end = 0;
+        result = cu->event_elapsed(&start, events[0], events[i]);
+        if (result == 0) result = cu->event_elapsed(&end, events[0], events[i + 1]);
+        times[i] = (tn_launch_time){(double)start * 1e-3, (double)end * 1e-3};
+    }
+    for (int32_t i = 0; i <= p->n; i++)
+        if (events[i]) cu->event_destroy(events[i]);
+    tn_free(events);
+    return lose(d, result, "a timed step", err);
 }

@@ -20,6 +20,7 @@ typedef struct WGPUBindGroupImpl *WGPUBindGroup;
 typedef struct WGPUCommandEncoderImpl *WGPUCommandEncoder;
 typedef struct WGPUComputePassEncoderImpl *WGPUComputePassEncoder;
 typedef struct WGPUCommandBufferImpl *WGPUCommandBuffer;
+typedef struct WGPUQuerySetImpl *WGPUQuerySet;
 
 typedef uint32_t WGPUBool;
 typedef uint32_t WGPUEnum; /* every enumeration is 32 bits wide */
@@ -39,6 +40,7 @@ enum {
     WGPUErrorType_OutOfMemory = 3,
     WGPUDeviceLostReason_Destroyed = 2,
     WGPUStatus_Success = 1, /* of requests, maps and plain calls alike */
+    WGPUQueryType_Timestamp = 2,
     WGPUBufferBindingType_Uniform = 2,
     WGPUBufferBindingType_Storage = 3,
     WGPUBufferBindingType_ReadOnlyStorage = 4,
@@ -49,6 +51,7 @@ enum {
     WGPUBufferUsage_CopyDst = 0x8,
     WGPUBufferUsage_Uniform = 0x40,
     WGPUBufferUsage_Storage = 0x80,
+    WGPUBufferUsage_QueryResolve = 0x200,
     WGPUMapMode_Read = 1,
     WGPUShaderStage_Compute = 4,
 };
@@ -233,6 +236,25 @@ typedef struct WGPUBindGroupDescriptor {
     const WGPUBindGroupEntry *entries;
 } WGPUBindGroupDescriptor;
 
+typedef struct WGPUQuerySetDescriptor {
+    WGPUChainedStruct *nextInChain;
+    WGPUStringView label;
+    WGPUEnum type;
+    uint32_t count;
+} WGPUQuerySetDescriptor;
+
+typedef struct WGPUPassTimestampWrites {
+    WGPUChainedStruct *nextInChain;
+    WGPUQuerySet querySet;
+    uint32_t beginningOfPassWriteIndex, endOfPassWriteIndex;
+} WGPUPassTimestampWrites;
+
+typedef struct WGPUComputePassDescriptor {
+    WGPUChainedStruct *nextInChain;
+    WGPUStringView label;
+    const WGPUPassTimestampWrites *timestampWrites;
+} WGPUComputePassDescriptor;
+
 /* The functions: FN(result, name without "wgpu", parameters) */
 #define TN_WEBGPU_FUNCTIONS(FN)                                                                                      \
     FN(WGPUInstance, CreateInstance, (const WGPUInstanceDescriptor *))                                               \
@@ -254,6 +276,8 @@ typedef struct WGPUBindGroupDescriptor {
     FN(WGPUComputePipeline, DeviceCreateComputePipeline, (WGPUDevice, const WGPUComputePipelineDescriptor *))        \
     FN(WGPUBindGroup, DeviceCreateBindGroup, (WGPUDevice, const WGPUBindGroupDescriptor *))                          \
     FN(WGPUCommandEncoder, DeviceCreateCommandEncoder, (WGPUDevice, const void *))                                   \
+    FN(WGPUQuerySet, DeviceCreateQuerySet, (WGPUDevice, const WGPUQuerySetDescriptor *))                             \
+    FN(void, QuerySetRelease, (WGPUQuerySet))                                                                        \
     FN(void, DeviceDestroy, (WGPUDevice))                                                                            \
     FN(void, DeviceRelease, (WGPUDevice))                                                                            \
     FN(void, QueueRelease, (WGPUQueue))                                                                              \
@@ -269,9 +293,12 @@ typedef struct WGPUBindGroupDescriptor {
     FN(void, PipelineLayoutRelease, (WGPUPipelineLayout))                                                            \
     FN(void, ComputePipelineRelease, (WGPUComputePipeline))                                                          \
     FN(void, BindGroupRelease, (WGPUBindGroup))                                                                      \
-    FN(WGPUComputePassEncoder, CommandEncoderBeginComputePass, (WGPUCommandEncoder, const void *))                   \
+    FN(WGPUComputePassEncoder, CommandEncoderBeginComputePass,                                                       \
+       (WGPUCommandEncoder, const WGPUComputePassDescriptor *))                                                      \
     FN(void, CommandEncoderCopyBufferToBuffer,                                                                       \
        (WGPUCommandEncoder, WGPUBuffer, uint64_t, WGPUBuffer, uint64_t, uint64_t))                                   \
+    FN(void, CommandEncoderResolveQuerySet,                                                                          \
+       (WGPUCommandEncoder, WGPUQuerySet, uint32_t, uint32_t, WGPUBuffer, uint64_t))                                 \
     FN(WGPUCommandBuffer, CommandEncoderFinish, (WGPUCommandEncoder, const void *))                                  \
     FN(void, CommandEncoderRelease, (WGPUCommandEncoder))                                                            \
     FN(void, CommandBufferRelease, (WGPUCommandBuffer))                                                              \

@@ -54,7 +54,7 @@ static bool grow(maker *m) {
     return true;
 }
 
-static tn_status add_dispatch(maker *m, const tn_emit *e, const char *text, tn_error *err) {
+static tn_status add_dispatch(maker *m, const tn_emit *e, int32_t launch, const char *text, tn_error *err) {
     static const char zeros[NUMBERS_ALIGN];
     if (e->x > 65535)
         return tn_fail(err, TN_ERR_UNAVAILABLE, "webgpu: a launch needs %u workgroups in a row, 65535 are allowed",
@@ -70,7 +70,8 @@ static tn_status add_dispatch(maker *m, const tn_emit *e, const char *text, tn_e
     tn_buf_add(&m->numbers, zeros, tn_align_up(m->numbers.n + 16, NUMBERS_ALIGN) - m->numbers.n);
     if (m->numbers.failed) return tn_fail_memory(err);
     tn_webgpu_dispatch *to = &m->p->dispatch[m->p->n];
-    *to = (tn_webgpu_dispatch){.rows = e->rows,
+    *to = (tn_webgpu_dispatch){.launch = launch,
+                               .rows = e->rows,
                                .fixed_rows = e->fixed_rows,
                                .x = e->x,
                                .rows_per_y = e->rows_per_y,
@@ -80,8 +81,9 @@ static tn_status add_dispatch(maker *m, const tn_emit *e, const char *text, tn_e
 }
 
 /* A launch is a dispatch for each segment of its weight, where that lies in several, or for each of its stages. */
-static tn_status add_launch(maker *m, const tn_launch *launch, tn_error *err) {
+static tn_status add_launch(maker *m, int32_t l, tn_error *err) {
     tn_program *p = m->p;
+    const tn_launch *launch = &p->plan->partition.launch[l];
     tn_status status = TN_OK;
     for (int32_t s = 0, n = 1; s < n && status == TN_OK; s++) {
         tn_emit e;
@@ -94,7 +96,7 @@ static tn_status add_launch(maker *m, const tn_launch *launch, tn_error *err) {
         e.segment = e.stage = s;
         tn_buf text = {0};
         if (tn_webgpu_emit(&e, &text))
-            status = add_dispatch(m, &e, text.p, err);
+            status = add_dispatch(m, &e, l, text.p, err);
         else
             status = e.why ? tn_fail(err, TN_ERR_INTERNAL, "webgpu: a planned launch has no shader: %s", e.why)
                            : tn_fail_memory(err);
@@ -106,14 +108,35 @@ static tn_status add_launch(maker *m, const tn_launch *launch, tn_error *err) {
 
 /* ---- buffers and bind groups ---- */
 
+static tn_status make_results(tn_program *p, tn_error *err) {
+    const tn_graph *g = &p->plan->graph;
+    const tn_shape *output = &g->nodes[g->output].out[0];
+    uint64_t rows = (uint64_t)tn_shape_max_rows(g, output);
+    p->logits_at = (uint64_t)p->plan->offset[g->output * TN_MAX_OUT];
+    p->logits_row = tn_shape_row_bytes(output);
+    p->logits_rows = output->rows;
+    const WGPUFlags back = WGPUBufferUsage_MapRead | WGPUBufferUsage_CopyDst;
+    tn_status status = tn_webgpu_buffer(p->device, &p->readback, p->logits_row * rows, back, "logits", err);
+    if (!g->choice) return status;
+    p->choice_at = (uint64_t)p->plan->offset[g->choice * TN_MAX_OUT];
+    p->choice_bytes = rows * 4;
+    for (int i = 0; i < TN_WEBGPU_AHEAD && status == TN_OK; i++) {
+        p->steps[i].ids = tn_alloc_zero(rows, 4);
+        status = p->steps[i].ids ? TN_OK : tn_fail_memory(err);
+        if (status == TN_OK)
+            status = tn_webgpu_buffer(p->device, &p->steps[i].back, p->choice_bytes, back, "chosen tokens", err);
+    }
+    tn_memory *m = p->memory; /* the larger of what its programs need */
+    if (status != TN_OK || m->chosen_bytes >= p->choice_bytes) return status;
+    tn_webgpu_buffer_free(p->device, &m->chosen);
+    m->chosen_bytes = p->choice_bytes;
+    return tn_webgpu_buffer(p->device, &m->chosen, m->chosen_bytes, WGPUBufferUsage_CopySrc | WGPUBufferUsage_CopyDst,
+                            "chosen tokens", err);
+}
+
 static tn_status make_buffers(maker *m, tn_error *err) {
     tn_program *p = m->p;
     tn_device *d = p->device;
-    const tn_node *output = &p->plan->graph.nodes[p->plan->graph.output];
-    p->logits_at = (uint64_t)p->plan->offset[p->plan->graph.output * TN_MAX_OUT];
-    p->logits_row = tn_shape_row_bytes(&output->out[0]);
-    p->logits_rows = output->out[0].rows;
-    p->readback_bytes = p->logits_row * (uint64_t)tn_shape_max_rows(&p->plan->graph, &output->out[0]);
     p->words = tn_alloc_zero((size_t)p->layout.words, sizeof *p->words);
     if (!p->words) return tn_fail_memory(err);
     tn_status status =
@@ -122,9 +145,7 @@ static tn_status make_buffers(maker *m, tn_error *err) {
     if (status == TN_OK)
         status = tn_webgpu_buffer(d, &p->numbers, m->numbers.n, WGPUBufferUsage_Uniform | WGPUBufferUsage_CopyDst,
                                   "the numbers of a program", err);
-    if (status == TN_OK)
-        status = tn_webgpu_buffer(d, &p->readback, p->readback_bytes,
-                                  WGPUBufferUsage_MapRead | WGPUBufferUsage_CopyDst, "logits", err);
+    if (status == TN_OK) status = make_results(p, err);
     if (status == TN_OK && p->scratch_bytes > d->max_binding)
         status = tn_fail(err, TN_ERR_RESOURCES, "webgpu: partial results need %.1f MiB; a shader sees %.1f at once",
                          (double)p->scratch_bytes / (1 << 20), (double)d->max_binding / (1 << 20));
@@ -171,8 +192,7 @@ tn_status tn_webgpu_compile(tn_device *d, const tn_plan *plan, tn_memory *memory
     p->layout = tn_webgpu_step_layout_of(&plan->graph, memory->n_pages);
     maker m = {.p = p};
     tn_status status = TN_OK;
-    for (int32_t l = 0; l < plan->partition.n && status == TN_OK; l++)
-        status = add_launch(&m, &plan->partition.launch[l], err);
+    for (int32_t l = 0; l < plan->partition.n && status == TN_OK; l++) status = add_launch(&m, l, err);
     if (status == TN_OK) status = make_buffers(&m, err);
     for (int32_t i = 0; i < p->n && status == TN_OK; i++) {
         bind(&m, i);
@@ -194,7 +214,12 @@ void tn_webgpu_free_program(tn_device *d, tn_program **program) {
     for (int32_t i = 0; i < p->n; i++)
         if (p->dispatch[i].group) d->lib.BindGroupRelease(p->dispatch[i].group);
     tn_free(p->dispatch);
-    if (p->mapped) d->lib.BufferUnmap(p->readback);
+    for (tn_result unused; p->waited < p->submitted;) tn_webgpu_result(p, &unused, NULL);
+    if (p->logits_mapped) d->lib.BufferUnmap(p->readback);
+    for (int i = 0; i < TN_WEBGPU_AHEAD; i++) {
+        tn_webgpu_buffer_free(d, &p->steps[i].back);
+        tn_free(p->steps[i].ids);
+    }
     tn_webgpu_buffer_free(d, &p->step);
     tn_webgpu_buffer_free(d, &p->numbers);
     tn_webgpu_buffer_free(d, &p->readback);

@@ -63,11 +63,6 @@ tn_status tn_webgpu_check(tn_device *d, const char *what, tn_error *err) {
     return e.code == TN_OK ? TN_OK : tn_fail(err, e.code, "webgpu: %s: %.400s", what, e.text);
 }
 
-bool tn_webgpu_wait(tn_device *d, const volatile bool *done) {
-    while (!*done && !d->lost) tn_webgpu_poll(&d->lib, d->instance, d->device, true);
-    return *done;
-}
-
 /* ---- buffers ---- */
 
 tn_status tn_webgpu_buffer(tn_device *d, WGPUBuffer *buffer, uint64_t bytes, WGPUFlags usage, const char *what,
@@ -93,6 +88,32 @@ void tn_webgpu_buffer_free(tn_device *d, WGPUBuffer *buffer) {
     *buffer = NULL;
 }
 
+/* ---- reading back ---- */
+
+static void on_map(WGPUEnum status, WGPUStringView message, void *data, void *unused) {
+    (void)message, (void)unused;
+    tn_webgpu_mapping *m = data;
+    m->ok = status == WGPUStatus_Success;
+    m->done = true;
+}
+
+void tn_webgpu_map_begin(tn_device *d, WGPUBuffer buffer, uint64_t bytes, tn_webgpu_mapping *m) {
+    *m = (tn_webgpu_mapping){0};
+    d->lib.BufferMapAsync(
+        buffer, WGPUMapMode_Read, 0, bytes,
+        (WGPUBufferMapCallbackInfo){.mode = WGPUCallbackMode_AllowSpontaneous, .callback = on_map, .userdata1 = m});
+}
+
+tn_status tn_webgpu_map_end(tn_device *d, WGPUBuffer buffer, uint64_t bytes, tn_webgpu_mapping *m,
+                            uint64_t submission, const void **p, tn_error *err) {
+    *p = NULL;
+    while (!m->done && !d->lost) tn_webgpu_poll(&d->lib, d->instance, d->device, &submission);
+    tn_status status = tn_webgpu_check(d, "reading results", err);
+    if (status != TN_OK) return status;
+    if (m->done && m->ok) *p = d->lib.BufferGetConstMappedRange(buffer, 0, bytes);
+    return *p ? TN_OK : tn_fail(err, TN_ERR_RESOURCES, "webgpu: the results cannot be read");
+}
+
 /* ---- open ---- */
 
 static void device_close(tn_device **device) {
@@ -114,7 +135,7 @@ static void device_close(tn_device **device) {
     if (d->queue) d->lib.QueueRelease(d->queue);
     if (d->device) {
         d->lib.DeviceDestroy(d->device);
-        tn_webgpu_poll(&d->lib, d->instance, d->device, false);
+        tn_webgpu_poll(&d->lib, d->instance, d->device, NULL);
         d->lib.DeviceRelease(d->device);
     }
     if (d->adapter) d->lib.AdapterRelease(d->adapter);
@@ -133,7 +154,7 @@ static tn_status open_adapter(tn_device *d, tn_error *err) {
                                   (WGPURequestAdapterCallbackInfo){.mode = WGPUCallbackMode_AllowSpontaneous,
                                                                    .callback = on_adapter,
                                                                    .userdata1 = &r});
-    while (!r.done) tn_webgpu_poll(&d->lib, d->instance, NULL, true);
+    while (!r.done) tn_webgpu_poll(&d->lib, d->instance, NULL, &(uint64_t){0});
     d->adapter = r.result;
     if (d->adapter) return TN_OK;
     return tn_fail(
@@ -190,10 +211,12 @@ static tn_status open_device(tn_device *d, bool subgroups, tn_error *err) {
         return tn_fail(err, TN_ERR_UNAVAILABLE, "webgpu: the adapter does not tell its limits");
     d->limits = has;
     WGPULimits want = wanted_limits(&has);
-    WGPUEnum features[2];
+    WGPUEnum features[3];
     size_t n = 0;
     if (d->f16) features[n++] = WGPUFeatureName_ShaderF16;
     if (subgroups) features[n++] = tn_webgpu_subgroup_feature(&d->lib, d->adapter);
+    d->timestamps = d->lib.AdapterHasFeature(d->adapter, WGPUFeatureName_TimestampQuery);
+    if (d->timestamps) features[n++] = WGPUFeatureName_TimestampQuery;
     WGPUDeviceDescriptor desc = {
         .requiredFeatureCount = n,
         .requiredFeatures = features,
@@ -205,7 +228,7 @@ static tn_status open_device(tn_device *d, bool subgroups, tn_error *err) {
                                 (WGPURequestDeviceCallbackInfo){.mode = WGPUCallbackMode_AllowSpontaneous,
                                                                 .callback = on_device,
                                                                 .userdata1 = &r});
-    while (!r.done) tn_webgpu_poll(&d->lib, d->instance, NULL, true);
+    while (!r.done) tn_webgpu_poll(&d->lib, d->instance, NULL, &(uint64_t){0});
     d->device = r.result;
     if (!d->device) return tn_fail(err, TN_ERR_UNAVAILABLE, "webgpu: the GPU gives no device: %.300s", r.text);
     d->queue = d->lib.DeviceGetQueue(d->device);
@@ -228,6 +251,7 @@ static void fill_caps(tn_device *d) {
         if (!t->floats) d->caps.int8_types |= UINT64_C(1) << i;
     }
     d->caps.align = 256;
+    d->caps.ahead = TN_WEBGPU_AHEAD;
 }
 
 static tn_status device_open(tn_device **device, const tn_device_options *options, tn_error *err) {
@@ -282,6 +306,7 @@ static void free_memory(tn_device *d, tn_memory **memory) {
     tn_free(m->states);
     tn_free(m->state_bytes);
     tn_webgpu_buffer_free(d, &m->arena);
+    tn_webgpu_buffer_free(d, &m->chosen);
     tn_free(m);
     *memory = NULL;
 }
@@ -314,6 +339,7 @@ const tn_backend tn_backend_webgpu = {
     .open = device_open,
     .close = device_close,
     .caps = device_caps,
+    .facts = tn_webgpu_facts,
     .find_kernel = tn_webgpu_find_kernel,
     .put_weights = tn_webgpu_put_weights,
     .weight_bytes = weight_bytes,
@@ -324,4 +350,5 @@ const tn_backend tn_backend_webgpu = {
     .free_program = tn_webgpu_free_program,
     .submit = tn_webgpu_submit,
     .wait = tn_webgpu_result,
+    .profile = tn_webgpu_profile,
 };

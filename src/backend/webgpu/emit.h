@@ -96,6 +96,9 @@ int32_t tn_webgpu_dispatches(const tn_emit *e);
 void tn_emit_rows(tn_emit *e);
 void tn_emit_matmuls(tn_emit *e);
 void tn_emit_attend(tn_emit *e);
+/* A row program of its own, in two stages: argmax.c */
+bool tn_webgpu_is_argmax(const tn_emit *e);
+void tn_emit_argmax(tn_emit *e);
 
 /* rows.c: the row ops of one role, in order, each on columns [base, base + n) of row `row`. */
 void tn_emit_row_ops(tn_emit *e, tn_role role);

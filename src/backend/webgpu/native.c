@@ -65,6 +65,8 @@ tn_status tn_webgpu_library_open(tn_webgpu_library *lib, const char *path, tn_er
 #undef FN
     load(lib->handle, "DevicePoll", &lib->DevicePoll);
     load(lib->handle, "DeviceCreateShaderModuleTrusted", &lib->DeviceCreateShaderModuleTrusted);
+    load(lib->handle, "QueueSubmitForIndex", &lib->QueueSubmitForIndex);
+    load(lib->handle, "QueueGetTimestampPeriod", &lib->QueueGetTimestampPeriod);
     if (missing) return tn_fail(err, TN_ERR_UNAVAILABLE, "the WebGPU library is too old: it has no wgpu%s", missing);
     return TN_OK;
 }
@@ -97,13 +99,20 @@ WGPUInstance tn_webgpu_instance(const tn_webgpu_library *lib) {
     return lib->CreateInstance(&desc);
 }
 
-void tn_webgpu_poll(const tn_webgpu_library *lib, WGPUInstance instance, WGPUDevice device, bool wait) {
+void tn_webgpu_poll(const tn_webgpu_library *lib, WGPUInstance instance, WGPUDevice device,
+                    const uint64_t *submission) {
     if (lib->DevicePoll && device) {
-        lib->DevicePoll(device, wait, NULL);
+        lib->DevicePoll(device, submission != NULL, submission && *submission ? submission : NULL);
         return;
     }
     lib->InstanceProcessEvents(instance);
-    if (wait) nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
+    if (submission) nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
+}
+
+uint64_t tn_webgpu_submit_commands(const tn_webgpu_library *lib, WGPUQueue queue, WGPUCommandBuffer commands) {
+    if (lib->QueueSubmitForIndex) return lib->QueueSubmitForIndex(queue, 1, &commands);
+    lib->QueueSubmit(queue, 1, &commands);
+    return 0;
 }
 
 WGPUShaderModule tn_webgpu_module(const tn_webgpu_library *lib, WGPUDevice device,
@@ -112,4 +121,9 @@ WGPUShaderModule tn_webgpu_module(const tn_webgpu_library *lib, WGPUDevice devic
     if (lib->DeviceCreateShaderModuleTrusted)
         return lib->DeviceCreateShaderModuleTrusted(device, desc, BOUNDS_CHECKS);
     return lib->DeviceCreateShaderModule(device, desc);
+}
+
+double tn_webgpu_tick_seconds(const tn_webgpu_library *lib, WGPUQueue queue) {
+    /* the standard's are nanoseconds, wgpu-native's the device's own ticks */
+    return lib->QueueGetTimestampPeriod ? (double)lib->QueueGetTimestampPeriod(queue) * 1e-9 : 1e-9;
 }

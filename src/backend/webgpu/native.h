@@ -14,6 +14,8 @@ typedef struct tn_webgpu_library {
     WGPUBool (*DevicePoll)(WGPUDevice, WGPUBool wait, const uint64_t *submission);
     WGPUShaderModule (*DeviceCreateShaderModuleTrusted)(WGPUDevice, const WGPUShaderModuleDescriptor *,
                                                         WGPUFlags checks);
+    uint64_t (*QueueSubmitForIndex)(WGPUQueue, size_t, const WGPUCommandBuffer *);
+    float (*QueueGetTimestampPeriod)(WGPUQueue);
 } tn_webgpu_library;
 
 /* Finds and opens a library: `path`, or where path is NULL the usual places. TN_ERR_UNAVAILABLE says where it looked. */
@@ -24,13 +26,19 @@ WGPUEnum tn_webgpu_subgroup_feature(const tn_webgpu_library *lib, WGPUAdapter ad
 
 WGPUInstance tn_webgpu_instance(const tn_webgpu_library *lib);
 
-/* Lets callbacks run. `wait`: the work submitted so far must be done when this returns (where the implementation can wait;
+/* Lets callbacks run. With a submission: it must be done when this returns, 0 meaning all (where the implementation can wait;
  * callers ask again until their callback has run). */
-void tn_webgpu_poll(const tn_webgpu_library *lib, WGPUInstance instance, WGPUDevice device, bool wait);
+void tn_webgpu_poll(const tn_webgpu_library *lib, WGPUInstance instance, WGPUDevice device,
+                    const uint64_t *submission);
+/* Submits; its number to wait for, 0 where there are none. */
+uint64_t tn_webgpu_submit_commands(const tn_webgpu_library *lib, WGPUQueue queue, WGPUCommandBuffer commands);
 
 /* A shader module: with bounds checks on every buffer access, but without counters in every loop where that can be asked
  * for: our loops end. */
 WGPUShaderModule tn_webgpu_module(const tn_webgpu_library *lib, WGPUDevice device,
                                   const WGPUShaderModuleDescriptor *desc);
+
+/* Seconds of a unit of timestamps. */
+double tn_webgpu_tick_seconds(const tn_webgpu_library *lib, WGPUQueue queue);
 
 #endif

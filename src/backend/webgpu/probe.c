@@ -36,33 +36,6 @@ static bool compiles(tn_device *d, const char *enable, const char *body) {
     return module != NULL;
 }
 
-/* ---- reading back ---- */
-
-typedef struct mapping {
-    volatile bool done;
-    bool ok;
-} mapping;
-
-static void on_map(WGPUEnum status, WGPUStringView message, void *data, void *unused) {
-    (void)message, (void)unused;
-    mapping *m = data;
-    m->ok = status == WGPUStatus_Success;
-    m->done = true;
-}
-
-tn_status tn_webgpu_map(tn_device *d, WGPUBuffer buffer, uint64_t bytes, const void **p, tn_error *err) {
-    mapping m = {0};
-    *p = NULL;
-    d->lib.BufferMapAsync(
-        buffer, WGPUMapMode_Read, 0, bytes,
-        (WGPUBufferMapCallbackInfo){.mode = WGPUCallbackMode_AllowSpontaneous, .callback = on_map, .userdata1 = &m});
-    bool done = tn_webgpu_wait(d, &m.done);
-    tn_status status = tn_webgpu_check(d, "reading results", err);
-    if (status != TN_OK) return status;
-    if (done && m.ok) *p = d->lib.BufferGetConstMappedRange(buffer, 0, bytes);
-    return *p ? TN_OK : tn_fail(err, TN_ERR_RESOURCES, "webgpu: the results cannot be read");
-}
-
 /* ---- subgroups ---- */
 
 enum { WORDS = 2 * TN_WEBGPU_GROUP };
@@ -105,7 +78,9 @@ static tn_status run_once(tn_device *d, WGPUShaderModule module, uint32_t *words
         lib->CommandEncoderRelease(encoder);
         lib->BindGroupRelease(group);
         const void *p;
-        status = tn_webgpu_map(d, back, WORDS * 4, &p, err);
+        tn_webgpu_mapping mapping;
+        tn_webgpu_map_begin(d, back, WORDS * 4, &mapping);
+        status = tn_webgpu_map_end(d, back, WORDS * 4, &mapping, 0, &p, err);
         if (status == TN_OK) memcpy(words, p, WORDS * 4);
         if (status == TN_OK) lib->BufferUnmap(back);
     }

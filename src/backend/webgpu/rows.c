@@ -31,7 +31,7 @@ static const char *element_of(tn_op op) {
 bool tn_webgpu_has_row_op(tn_op op) {
     return element_of(op) || op == TN_OP_RMS_NORM || op == TN_OP_L2_NORM || op == TN_OP_ROPE ||
            op == TN_OP_ROPE_TABLE || op == TN_OP_QUANTIZE || op == TN_OP_SOFTMAX || op == TN_OP_EMBED ||
-           op == TN_OP_SELECT_ROWS || op == TN_OP_KV_WRITE;
+           op == TN_OP_SELECT_ROWS || op == TN_OP_KV_WRITE || op == TN_OP_ARGMAX;
 }
 
 tn_text tn_emit_element(const tn_node *node, bool scalar, const char *a, const char *b) {
@@ -390,6 +390,10 @@ void tn_emit_row_ops(tn_emit *e, tn_role role) {
 }
 
 void tn_emit_rows(tn_emit *e) {
+    if (tn_webgpu_is_argmax(e)) {
+        tn_emit_argmax(e);
+        return;
+    }
     tn_buf_str(&e->body, "    let row = group.y * 32768u + group.x;\n    if (row >= n_rows) { return; }\n");
     tn_emit_row_ops(e, TN_BEFORE);
     e->x = 0;

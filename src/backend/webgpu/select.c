@@ -49,7 +49,7 @@ const char *tn_webgpu_select(tn_emit *e, const tn_device *d, const tn_graph *g, 
 }
 
 int32_t tn_webgpu_dispatches(const tn_emit *e) {
-    int32_t most = 1;
+    int32_t most = tn_webgpu_is_argmax(e) ? 2 : 1;
     for (int32_t i = 0; i < e->n; i++)
         for (int k = 0; k < tn_emit_node(e, i)->n_src; k++) {
             tn_src s = tn_emit_node(e, i)->src[k];

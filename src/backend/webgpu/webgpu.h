@@ -71,7 +71,7 @@ struct tn_device {
     WGPUQueue queue;
     WGPULimits limits;
     tn_caps caps;
-    bool f16, packed_dot;
+    bool f16, packed_dot, timestamps;
     int32_t subgroup;     /* invocations in every subgroup; 0: none, or it varies */
     const char *enable;   /* first lines of every shader */
     uint64_t max_binding; /* bytes that a shader sees of one buffer */
@@ -96,6 +96,8 @@ struct tn_memory {
     tn_kv_type kv_type;
     WGPUBuffer arena;
     uint64_t arena_bytes;
+    WGPUBuffer chosen; /* what the last step chose, a word for each row */
+    uint64_t chosen_bytes;
 };
 
 /* The error that a callback left behind, if any, told as the outcome of `what`; it is forgotten. */
@@ -103,13 +105,19 @@ tn_status tn_webgpu_check(tn_device *d, const char *what, tn_error *err);
 tn_status tn_webgpu_buffer(tn_device *d, WGPUBuffer *buffer, uint64_t bytes, WGPUFlags usage, const char *what,
                            tn_error *err);
 void tn_webgpu_buffer_free(tn_device *d, WGPUBuffer *buffer);
-/* Waits until *done is set by a callback; false: the device was lost. */
-bool tn_webgpu_wait(tn_device *d, const volatile bool *done);
+
+/* A buffer on its way to the host: asked for, then waited for with the submission that fills it (0: all of them). The caller
+ * unmaps. */
+typedef struct tn_webgpu_mapping {
+    volatile bool done;
+    bool ok;
+} tn_webgpu_mapping;
+void tn_webgpu_map_begin(tn_device *d, WGPUBuffer buffer, uint64_t bytes, tn_webgpu_mapping *m);
+tn_status tn_webgpu_map_end(tn_device *d, WGPUBuffer buffer, uint64_t bytes, tn_webgpu_mapping *m,
+                            uint64_t submission, const void **p, tn_error *err);
 
 /* Finds out by trying what shaders may say here, and the size of subgroups where they are wanted. probe.c */
 tn_status tn_webgpu_probe(tn_device *d, bool subgroups, tn_error *err);
-/* Maps the first `bytes` of a buffer and waits for it. The caller unmaps. */
-tn_status tn_webgpu_map(tn_device *d, WGPUBuffer buffer, uint64_t bytes, const void **p, tn_error *err);
 
 /* The pipeline of this text, from the cache or made. Owned by the device. */
 tn_status tn_webgpu_pipeline_get(tn_device *d, const char *text, int32_t kind, WGPUComputePipeline *pipeline,
@@ -138,6 +146,7 @@ static inline int32_t tn_webgpu_kv_size(tn_kv_type type, int32_t k_dim, int32_t 
 
 /* ---- launches: select.c, emit.c and the three forms; see emit.h ---- */
 
+void tn_webgpu_facts(const tn_device *d, tn_buf *b);
 const char *tn_webgpu_find_kernel(const void *device, const tn_graph *g, const int32_t *nodes, int32_t n,
                                   tn_buf *name);
 
@@ -145,6 +154,7 @@ const char *tn_webgpu_find_kernel(const void *device, const tn_graph *g, const i
 
 /* A dispatch of a program. */
 typedef struct tn_webgpu_dispatch {
+    int32_t launch; /* of the plan, which it is a part of */
     WGPUComputePipeline pipeline;
     WGPUBindGroup group;
     tn_rows rows; /* what its grid follows */
@@ -163,6 +173,17 @@ typedef struct tn_webgpu_step_layout {
 } tn_webgpu_step_layout;
 tn_webgpu_step_layout tn_webgpu_step_layout_of(const tn_graph *g, int32_t n_pages);
 
+enum { TN_WEBGPU_AHEAD = 2 }; /* steps that may be outstanding */
+
+/* An outstanding step: what comes back of it. */
+typedef struct tn_webgpu_step {
+    WGPUBuffer back;
+    int32_t *ids;
+    uint64_t ids_bytes, logits_bytes; /* 0: not wanted */
+    uint64_t submission;
+    tn_webgpu_mapping ids_mapping, logits_mapping;
+} tn_webgpu_step;
+
 struct tn_program {
     tn_device *device;
     tn_memory *memory;
@@ -174,10 +195,12 @@ struct tn_program {
     WGPUBuffer scratch; /* between the dispatches of one launch */
     uint64_t scratch_bytes;
     uint32_t *words; /* the step being put together */
-    uint64_t logits_at, logits_row, readback_bytes;
+    uint64_t logits_at, logits_row;
     tn_rows logits_rows;
-    bool mapped;
-    const float *result; /* mapped logits */
+    bool logits_mapped;
+    uint64_t choice_at, choice_bytes; /* 0 bytes: the graph has no choice */
+    tn_webgpu_step steps[TN_WEBGPU_AHEAD];
+    uint64_t submitted, waited; /* steps */
 };
 
 tn_status tn_webgpu_compile(tn_device *d, const tn_plan *plan, tn_memory *memory, tn_program **program,
@@ -185,5 +208,13 @@ tn_status tn_webgpu_compile(tn_device *d, const tn_plan *plan, tn_memory *memory
 void tn_webgpu_free_program(tn_device *d, tn_program **program);
 tn_status tn_webgpu_submit(tn_program *program, const tn_step_input *step, int want, tn_error *err);
 tn_status tn_webgpu_result(tn_program *program, tn_result *result, tn_error *err);
+tn_status tn_webgpu_profile(tn_program *program, const tn_step_input *step, tn_launch_time *times, tn_error *err);
+
+/* Parts of a step, for run.c and profile.c: its inputs on their way and an encoder for what follows; a dispatch, where
+ * *last is the pipeline that is set; all of it submitted. */
+tn_status tn_webgpu_begin(tn_program *program, const tn_step_input *step, WGPUCommandEncoder *encoder, tn_error *err);
+void tn_webgpu_encode(const tn_program *program, const tn_step_input *step, int32_t dispatch,
+                      WGPUComputePassEncoder pass, WGPUComputePipeline *last);
+tn_status tn_webgpu_end(tn_program *program, WGPUCommandEncoder encoder, uint64_t *submission, tn_error *err);
 
 #endif

@@ -162,7 +162,7 @@ static tn_status put_segment(tn_device *d, const tn_weight *w, const tn_webgpu_w
         }
     }
     d->lib.QueueSubmit(d->queue, 0, NULL); /* what was written need not be kept for later */
-    tn_webgpu_poll(&d->lib, d->instance, d->device, false);
+    tn_webgpu_poll(&d->lib, d->instance, d->device, NULL);
     for (int p = 0; p < TN_WEBGPU_PLANES; p++) tn_free(at[p]);
     tn_free(scratch);
     return ok ? tn_webgpu_check(d, "writing weights", err) : tn_fail_memory(err);

@@ -7,6 +7,15 @@
 #define TN_ISA_JOIN(f, isa)  TN_ISA_JOIN_(f, isa)
 #define TN_ISA_NAME(f)       TN_ISA_JOIN(f, TN_ISA)
 
+/* The function of that name for an instruction set of this architecture. */
+#if defined(__x86_64__)
+#define TN_ISA_FIND(f, isa) ((isa) == TN_ISA_AVX512 ? f##__avx512 : (isa) == TN_ISA_AVX2 ? f##__avx2 : f##__ref)
+#elif defined(__aarch64__)
+#define TN_ISA_FIND(f, isa) ((isa) == TN_ISA_NEON ? f##__neon : f##__ref)
+#else
+#define TN_ISA_FIND(f, isa) ((void)(isa), f##__ref)
+#endif
+
 /* Helpers whose arguments must become constants of the caller. */
 #define TN_INLINE static inline __attribute__((always_inline))
 

@@ -74,10 +74,15 @@ TN_INLINE vi group(tn_type type, const uint8_t *q, int h) {
     }
 }
 
-/* Scale of sub-block `sub` (0 or 1) of a block. */
-TN_INLINE vf scale(tn_type type, place b, int sub) {
+/* Scale of sub-block `sub` (0 or 1) of a block, and its minimum; d and m: those of the chunk. */
+TN_INLINE vf chunk_scale(place b) {
+    return vf_f16(b.head + 2 * b.lane);
+}
+TN_INLINE vf chunk_minimum(tn_type type, place b) {
+    return tn_tile_format_of(type).mins ? vf_f16(b.head + 32 + 2 * b.lane) : vf_zero();
+}
+TN_INLINE vf scale(tn_type type, place b, int sub, vf d) {
     const uint8_t *sc = b.head + 32 + b.lane;
-    vf d = vf_f16(b.head + 2 * b.lane);
     switch (type) {
     case TN_TYPE_IQ4_XS: return vf_mul(d, vf_of(vi_i8(sc + 16 * b.i)));
     case TN_TYPE_Q3_K:
@@ -88,9 +93,8 @@ TN_INLINE vf scale(tn_type type, place b, int sub) {
     default: return d;
     }
 }
-TN_INLINE vf minimum(tn_type type, place b, int sub) {
+TN_INLINE vf minimum(tn_type type, place b, int sub, vf m) {
     const uint8_t *sc = b.head + 64 + b.lane;
-    vf m = vf_f16(b.head + 32 + 2 * b.lane);
     switch (type) {
     case TN_TYPE_Q2_K: return vf_mul(m, vf_of(vi_shr(vi_u8(sc + 16 * (2 * b.i + sub)), 4)));
     case TN_TYPE_Q4_K:
@@ -140,41 +144,57 @@ TN_INLINE void dots_q8(tn_type type, int V, int T, int run, const place *at, int
         for (int v = 0; v < V; v++) sum[v][k] = dot_close(sum[v][k], part[v][k]);
 }
 
-TN_INLINE void core_q8(tn_type type, int V, int T, const stretch *z, vf f[TILE_V][TOKENS]) {
+/* One block of 32 columns: f += d_x * (sum over its scales of dot * d + m * s_x). `side` is at the block. */
+TN_INLINE void block_q8(tn_type type, int V, int T, const place *at, const vf *d, const vf *m,
+                        const uint8_t *const *x, size_t c, const float *side, vf f[TILE_V][TOKENS]) {
     const tn_tile_format format = tn_tile_format_of(type);
     const int bits = dot_bits(type), groups = 8 / format.subs;
     const int run = dot_run(bits) < groups ? dot_run(bits) : groups;
-    const float *side = z->side;
-    for (int32_t b = z->c0 / 32; b < z->c1 / 32; b++, side += (1 + format.subs) * T) {
-        vf t[TILE_V][TOKENS];
-        place at[TILE_V];
-        TN_UNROLL
-        for (int v = 0; v < V; v++) at[v] = find(format, z->tile, b, z->lane + v * LANES);
-        prefetch(format, z->tile, b, z->ahead);
-        TN_UNROLL
-        for (int sub = 0; sub < format.subs; sub++) {
-            const float *s = side + (1 + sub) * T;
-            vi sum[TILE_V][TOKENS];
-            TN_UNROLL
-            for (int k = 0; k < T; k++)
-                for (int v = 0; v < V; v++) sum[v][k] = format.mins ? vi_set(0) : vi_bcast(s + k);
-            TN_UNROLL
-            for (int h = sub * groups; h < (sub + 1) * groups; h += run)
-                dots_q8(type, V, T, run, at, h, z->x, 32 * (size_t)b, sum);
-            TN_UNROLL
-            for (int v = 0; v < V; v++) {
-                vf d = scale(type, at[v], sub), m = format.mins ? minimum(type, at[v], sub) : vf_zero();
-                TN_UNROLL
-                for (int k = 0; k < T; k++) {
-                    vf dots = vf_of(sum[v][k]), sx = vf_set(s[k]);
-                    if (format.mins) t[v][k] = sub ? vf_fma(m, sx, t[v][k]) : vf_mul(m, sx);
-                    t[v][k] = format.mins || sub ? vf_fma(dots, d, t[v][k]) : vf_mul(dots, d);
-                }
-            }
-        }
+    vf t[TILE_V][TOKENS];
+    TN_UNROLL
+    for (int sub = 0; sub < format.subs; sub++) {
+        const float *s = side + (1 + sub) * T;
+        vi sum[TILE_V][TOKENS];
         TN_UNROLL
         for (int k = 0; k < T; k++)
-            for (int v = 0; v < V; v++) f[v][k] = vf_fma(t[v][k], vf_set(side[k]), f[v][k]);
+            for (int v = 0; v < V; v++) sum[v][k] = format.mins ? vi_set(0) : vi_bcast(s + k);
+        TN_UNROLL
+        for (int h = sub * groups; h < (sub + 1) * groups; h += run) dots_q8(type, V, T, run, at, h, x, c, sum);
+        TN_UNROLL
+        for (int v = 0; v < V; v++) {
+            vf scaled = scale(type, at[v], sub, d[v]), least = minimum(type, at[v], sub, m[v]);
+            TN_UNROLL
+            for (int k = 0; k < T; k++) {
+                vf dots = vf_of(sum[v][k]), sx = vf_set(s[k]);
+                if (format.mins) t[v][k] = sub ? vf_fma(least, sx, t[v][k]) : vf_mul(least, sx);
+                t[v][k] = format.mins || sub ? vf_fma(dots, scaled, t[v][k]) : vf_mul(dots, scaled);
+            }
+        }
+    }
+    TN_UNROLL
+    for (int k = 0; k < T; k++)
+        for (int v = 0; v < V; v++) f[v][k] = vf_fma(t[v][k], vf_set(side[k]), f[v][k]);
+}
+
+TN_INLINE void core_q8(tn_type type, int V, int T, const stretch *z, vf f[TILE_V][TOKENS]) {
+    const tn_tile_format format = tn_tile_format_of(type);
+    const int per = format.cols / 32;
+    const float *side = z->side;
+    for (int32_t b = z->c0 / 32; b < z->c1 / 32; b += per) {
+        place at[TILE_V];
+        vf d[TILE_V], m[TILE_V];
+        TN_UNROLL
+        for (int v = 0; v < V; v++) {
+            at[v] = find(format, z->tile, b, z->lane + v * LANES);
+            d[v] = chunk_scale(at[v]);
+            m[v] = chunk_minimum(type, at[v]);
+        }
+        for (int i = 0; i < per; i++, side += (1 + format.subs) * T) {
+            prefetch(format, z->tile, b + i, z->ahead);
+            block_q8(type, V, T, at, d, m, z->x, 32 * (size_t)(b + i), side, f);
+            TN_UNROLL
+            for (int v = 0; v < V; v++) at[v].i++, at[v].quants += format.quants;
+        }
     }
 }
 
@@ -196,8 +216,9 @@ TN_INLINE void core_f32(tn_type type, int V, int T, const stretch *z, vf f[TILE_
                 place at = find(format, z->tile, b, z->lane + v * LANES);
                 int sub = h / 4 * (format.subs - 1);
                 vi u = group(type, at.quants, h);
-                vf d = scale(type, at, sub);
-                vf m = format.mins ? minimum(type, at, sub) : vf_mul(d, vf_set((float)-format.zero));
+                vf d = scale(type, at, sub, chunk_scale(at));
+                vf m = format.mins ? minimum(type, at, sub, chunk_minimum(type, at))
+                                   : vf_mul(d, vf_set((float)-format.zero));
                 TN_UNROLL
                 for (int j = 0; j < 4; j++) {
                     vf w = vf_fma(vf_of(vi_byte(u, j)), d, m);

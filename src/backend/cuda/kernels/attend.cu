@@ -1,20 +1,231 @@
 /* attend: [ops on the heads of q and k, cache write] attention [ops on its result]. Block (token, kv head, split): all query
- * heads of a kv head over a share of the context's pages. Where there are several shares, each leaves its sums in
- * `partial`, and the block that comes last puts them together, always in the order of the shares.
- * The host gives GROUP (query heads of a kv head), Q_CODE, KV_*, WINDOW, FACTOR, SOFTCAP, SPLITS, MIN_PAGES (of a share), ROW_OPS, N_ROW_OPS,
- * AFTER_OPS, N_AFTER_OPS, CORE_STORE, WORK_AT (offset of this kernel's own shared memory, floats). */
+ * heads of a kv head over a share of the context, in units of UNIT positions. How many shares there are follows from the
+ * position, on the device. Where there are several, each leaves its sums in `partial`, and the block that comes last puts
+ * them together, always in the order of the shares.
+ * Two cores: MMA, with the tensor cores, for caches of halves and up to 8 query heads; the other for everything.
+ * The host gives GROUP (query heads of a kv head), Q_CODE, KV_*, WINDOW, FACTOR, SOFTCAP, SPLITS, MIN_UNITS (of a share), MMA,
+ * ROW_OPS, N_ROW_OPS, AFTER_OPS, N_AFTER_OPS, CORE_STORE, WORK_AT (offset of this kernel's own shared memory, floats). */
+
+constexpr int UNIT = MMA ? 16 : TN_K_PAGE;
+constexpr int OUT = GROUP * KV_V_DIM, Q_COLS = GROUP * KV_K_DIM;
+DEV constexpr int whole_fours(int n) {
+    return (n + 3) / 4 * 4;
+}
+
+/* Shared memory of the core, in floats. AT_SCORE: 64 for each head; AT_RED: the core's own. */
+constexpr int AT_Q = 0, AT_SCORE = AT_Q + whole_fours(Q_COLS), AT_MAX = AT_SCORE + GROUP * TN_K_PAGE;
+constexpr int AT_SUM = AT_MAX + GROUP, AT_SHRINK = AT_SUM + GROUP, AT_OUT = whole_fours(AT_SHRINK + GROUP);
+constexpr int AT_RED = AT_OUT + whole_fours(OUT);
+
+/* The share of a block: units [begin, end) of a token's context, positions lowest .. pos. */
+struct share {
+    const int *pages;
+    int token, head, begin, end, lowest, pos;
+};
+
+#if MMA
+/* ---- on the tensor cores (mma m16n8k16 of halves) ----
+ * Eight query heads are the upper half of a tile of 16 rows, what rounding to halves leaves of them is the lower half: the sum
+ * of both is exact to 22 bits. A warp takes 16 positions at a time. Keys and values go from memory to the registers that the tensor
+ * cores read: the dimensions are put in whatever order makes a lane's 16 bytes contiguous. g = lane / 4, t = lane % 4:
+ *   keys    lane has dimensions 32 i + 8 t .. + 7 of position 8 j + g
+ *   values  lane has dimensions 64 i + 8 g .. + 7 of positions 2 t, 2 t + 1, 2 t + 8, 2 t + 9 */
+
+constexpr int K_PARTS = KV_K_DIM / 32, V_PARTS = KV_V_DIM / 64;
+
+struct walker {
+    uint4 k[2][K_PARTS], v[V_PARTS][4];
+    u32 q[2 * K_PARTS][4];
+    float acc[V_PARTS][8][4], max, sum; /* of head g; `sum` of the positions that the lane saw */
+
+    /* Unit u: positions below `high`; what lies outside reads as zero. */
+    __device__ __forceinline__ const uint4 *row_of(const tn_k_args &p, const share &s, bool values, int pos, int dim) const {
+        int page = s.pages[pos / TN_K_PAGE];
+        const char *block = values ? kv_values(p, page, s.head) : kv_keys(p, page, s.head);
+        return (const uint4 *)(block + (pos % TN_K_PAGE * (values ? KV_V_DIM : KV_K_DIM) + dim) * 2);
+    }
+    __device__ __forceinline__ void fetch_keys(const tn_k_args &p, const share &s, int u, int high) {
+        int lane = threadIdx.x % 32;
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            int pos = u * UNIT + 8 * j + lane / 4;
+            bool seen = pos >= s.lowest && pos < high;
+            const uint4 *from = row_of(p, s, false, seen ? pos : s.lowest, lane % 4 * 8);
+#pragma unroll
+            for (int i = 0; i < K_PARTS; i++) k[j][i] = seen ? from[4 * i] : make_uint4(0, 0, 0, 0);
+        }
+    }
+    __device__ __forceinline__ void fetch_values(const tn_k_args &p, const share &s, int u, int high) {
+        int lane = threadIdx.x % 32;
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            int pos = u * UNIT + lane % 4 * 2 + j % 2 + j / 2 * 8;
+            bool seen = pos >= s.lowest && pos < high;
+            const uint4 *from = row_of(p, s, true, seen ? pos : s.lowest, lane / 4 * 8);
+#pragma unroll
+            for (int i = 0; i < V_PARTS; i++) v[i][j] = seen ? from[8 * i] : make_uint4(0, 0, 0, 0);
+        }
+    }
+    /* The next units of a warp, into L2. */
+    __device__ __forceinline__ void prefetch(const tn_k_args &p, const share &s, int u, int high) const {
+        constexpr int ROWS = 128 / (KV_K_DIM * 2 < 128 ? KV_K_DIM * 2 : 128), PARTS_ = KV_K_DIM * 2 / 128 > 0 ? KV_K_DIM * 2 / 128 : 1;
+        for (int i = threadIdx.x % 32; i < UNIT / ROWS * PARTS_; i += 32) {
+            int pos = u * UNIT + i / PARTS_ * ROWS;
+            if (pos < s.lowest || pos >= high) continue;
+            asm volatile("prefetch.global.L2 [%0];" ::"l"((const char *)row_of(p, s, false, pos, 0) + i % PARTS_ * 128));
+            asm volatile("prefetch.global.L2 [%0];" ::"l"((const char *)row_of(p, s, true, pos, 0) + i % PARTS_ * 128));
+        }
+    }
+
+    /* q in shared memory, heads one behind the other */
+    __device__ __forceinline__ void take_query(const float *from) {
+        int lane = threadIdx.x % 32, g = lane / 4;
+#pragma unroll
+        for (int i = 0; i < 2 * K_PARTS; i++) {
+            float4 x = make_float4(0, 0, 0, 0);
+            if (g < GROUP) x = *(const float4 *)(from + g * KV_K_DIM + i / 2 * 32 + lane % 4 * 8 + i % 2 * 4);
+            split_halves(x.x, x.y, q[i][0], q[i][1]);
+            split_halves(x.z, x.w, q[i][2], q[i][3]);
+        }
+    }
+
+    __device__ __forceinline__ void begin() {
+        max = NOTHING;
+        sum = 0;
+#pragma unroll
+        for (int i = 0; i < V_PARTS * 32; i++) acc[i / 32][i / 4 % 8][i % 4] = 0;
+    }
+
+    /* Scores of the keys: of head g, positions 8 j + 2 t + i */
+    __device__ __forceinline__ void score(const share &s, int u, float (*w)[2]) {
+        int t = threadIdx.x % 4;
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            float c[4] = {0, 0, 0, 0};
+#pragma unroll
+            for (int i = 0; i < K_PARTS; i++) {
+                mma_halves(c, q[2 * i], k[j][i].x, k[j][i].y);
+                mma_halves(c, q[2 * i + 1], k[j][i].z, k[j][i].w);
+            }
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                int pos = u * UNIT + 8 * j + 2 * t + i;
+                float x = (c[i] + c[i + 2]) * FACTOR;
+                if (SOFTCAP != 0) x = SOFTCAP * tanhf(x / SOFTCAP);
+                w[j][i] = pos >= s.lowest && pos <= s.pos ? x : NOTHING;
+            }
+        }
+    }
+
+    /* Scores -> weights; the maximum may grow: what was summed shrinks to it. */
+    __device__ __forceinline__ void soften(float (*w)[2]) {
+        float top = fmaxf(fmaxf(w[0][0], w[0][1]), fmaxf(w[1][0], w[1][1]));
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+        top = fmaxf(max, fmaxf(top, __shfl_xor_sync(~0u, top, 2)));
+        float shrink = expf(max - top);
+        max = top;
+#pragma unroll
+        for (int i = 0; i < 4; i++) w[i / 2][i % 2] = expf(w[i / 2][i % 2] - top);
+        sum = sum * shrink + ((w[0][0] + w[0][1]) + (w[1][0] + w[1][1]));
+#pragma unroll
+        for (int i = 0; i < V_PARTS * 32; i++) acc[i / 32][i / 4 % 8][i % 4] *= shrink;
+    }
+
+    __device__ __forceinline__ void add_values(float (*w)[2]) {
+        u32 a[4];
+        split_halves(w[0][0], w[0][1], a[0], a[1]);
+        split_halves(w[1][0], w[1][1], a[2], a[3]);
+#pragma unroll
+        for (int i = 0; i < V_PARTS; i++) {
+            const u32 *v0 = (const u32 *)&v[i][0], *v1 = (const u32 *)&v[i][1];
+            const u32 *v2 = (const u32 *)&v[i][2], *v3 = (const u32 *)&v[i][3];
+#pragma unroll
+            for (int j = 0; j < 8; j++) {
+                u32 pick = j % 2 ? 0x7632 : 0x5410;
+                mma_halves(acc[i][j], a, __byte_perm(v0[j / 2], v1[j / 2], pick), __byte_perm(v2[j / 2], v3[j / 2], pick));
+            }
+        }
+    }
+};
+
+/* What the warps saw, put together in smem[AT_OUT], maxima and sums of weights beside. */
+DEV void join_warps(float *smem, const walker &w) {
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
+    float *red = smem + AT_RED, *max = smem + AT_SCORE, *sum = max + TN_K_WARPS * GROUP;
+    float all = w.sum + __shfl_xor_sync(~0u, w.sum, 1);
+    all += __shfl_xor_sync(~0u, all, 2);
+    if (g < GROUP) {
+        if (t == 0) max[warp * GROUP + g] = w.max, sum[warp * GROUP + g] = all;
+#pragma unroll
+        for (int i = 0; i < V_PARTS; i++)
+#pragma unroll
+            for (int j = 0; j < 16; j += 4) { /* 8 dimensions of column 2 t, 8 of column 2 t + 1 */
+                float x[4];
+#pragma unroll
+                for (int k = 0; k < 4; k++) x[k] = w.acc[i][(j + k) % 8][j / 8] + w.acc[i][(j + k) % 8][2 + j / 8];
+                *(float4 *)(red + warp * OUT + g * KV_V_DIM + 64 * i + 16 * t + j) = make_float4(x[0], x[1], x[2], x[3]);
+            }
+    }
+    __syncthreads();
+    for (int c = threadIdx.x; c < OUT; c += TN_K_THREADS) {
+        int h = c / KV_V_DIM;
+        float top = max[h], y = 0, total = 0;
+#pragma unroll
+        for (int i = 1; i < TN_K_WARPS; i++) top = fmaxf(top, max[i * GROUP + h]);
+#pragma unroll
+        for (int i = 0; i < TN_K_WARPS; i++) {
+            float shrink = expf(max[i * GROUP + h] - top);
+            y = fmaf(shrink, red[i * OUT + c], y);
+            total = fmaf(shrink, sum[i * GROUP + h], total);
+        }
+        smem[AT_OUT + c] = y;
+        if (c % KV_V_DIM == 0) smem[AT_MAX + h] = top, smem[AT_SUM + h] = total;
+    }
+    __syncthreads();
+}
+
+/* Positions below `old` were there before this step: their first units may come while the launch ahead still runs. */
+struct core {
+    walker w;
+    int first, old;
+
+    __device__ __forceinline__ void prepare(const tn_k_args &p, const share &s) {
+        first = s.begin + threadIdx.x / 32;
+        old = s.pos - s.token; /* tokens of a step stand behind those of their sequence that are in it */
+        if (first >= s.end) return;
+        w.fetch_keys(p, s, first, old);
+        w.fetch_values(p, s, first, old);
+        for (int u = first + TN_K_WARPS; u < s.end && u <= first + 4 * TN_K_WARPS; u += TN_K_WARPS) w.prefetch(p, s, u, old);
+    }
+    __device__ __forceinline__ void run(const tn_k_args &p, float *smem, const float *q, const share &s) {
+        w.begin();
+        w.take_query(q);
+        if (first < s.end && (first + 1) * UNIT > old) {
+            w.fetch_keys(p, s, first, s.pos + 1);
+            w.fetch_values(p, s, first, s.pos + 1);
+        }
+#pragma unroll 1
+        for (int u = first; u < s.end; u += TN_K_WARPS) {
+            float x[2][2];
+            bool more = u + TN_K_WARPS < s.end;
+            w.score(s, u, x);
+            if (more) w.fetch_keys(p, s, u + TN_K_WARPS, s.pos + 1);
+            w.soften(x);
+            w.add_values(x);
+            if (more) w.fetch_values(p, s, u + TN_K_WARPS, s.pos + 1);
+        }
+        join_warps(smem, w);
+    }
+};
+
+#else
+/* ---- for any cache: by multiply-adds, a page at a time ---- */
 
 constexpr int EACH = KV_TYPE == 0 ? 8 : KV_TYPE == 1 ? 16 : 4; /* elements in 16 bytes */
 constexpr int K_PIECES = KV_K_DIM / EACH, K_LOADS = (K_PIECES + 7) / 8;
 constexpr int V_PIECES = KV_V_DIM / EACH;
 constexpr int V_GROUPS = TN_K_THREADS / V_PIECES < 16 ? TN_K_THREADS / V_PIECES : 16; /* positions worked on at once */
 constexpr int V_LOADS = (TN_K_PAGE + V_GROUPS - 1) / V_GROUPS;
-constexpr int OUT = GROUP * KV_V_DIM, Q_COLS = GROUP * KV_K_DIM;
-
-/* Shared memory of the core, in floats. */
-constexpr int AT_Q = 0, AT_SCORE = AT_Q + (Q_COLS + 3) / 4 * 4, AT_MAX = AT_SCORE + GROUP * TN_K_PAGE;
-constexpr int AT_SUM = AT_MAX + GROUP, AT_SHRINK = AT_SUM + GROUP, AT_OUT = (AT_SHRINK + GROUP + 3) / 4 * 4;
-constexpr int AT_RED = AT_OUT + (OUT + 3) / 4 * 4;
 
 /* 16 bytes of a row of the cache as floats. */
 DEV void unpack(const uint4 &piece, float scale, float *y) {
@@ -65,7 +276,7 @@ DEV void score_page(const char *keys, const float *q, float *score, int low, int
             for (int i = 4; i > 0; i >>= 1) sum[g] += __shfl_xor_sync(~0u, sum[g], i);
             float s = sum[g] * FACTOR;
             if (SOFTCAP != 0) s = SOFTCAP * tanhf(s / SOFTCAP);
-            if (l == 0) score[g * TN_K_PAGE + slot] = slot >= low && slot < high ? s : __int_as_float(0xff800000);
+            if (l == 0) score[g * TN_K_PAGE + slot] = slot >= low && slot < high ? s : NOTHING;
         }
     }
 }
@@ -90,8 +301,8 @@ DEV void soften(float *smem) {
     }
 }
 
-/* Pages [begin, end): sums of weighted values into smem[AT_OUT], maxima and sums of weights beside. */
-DEV void attend_pages(const tn_k_args &p, float *smem, const float *q, const int *pages, int head, int begin, int end, int lowest, int pos) {
+/* Sums of weighted values into smem[AT_OUT], maxima and sums of weights beside. */
+DEV void attend_pages(const tn_k_args &p, float *smem, const float *q, const share &s) {
     int piece = threadIdx.x % V_PIECES, group = threadIdx.x / V_PIECES;
     bool works = group < V_GROUPS;
     float acc[GROUP][EACH];
@@ -100,15 +311,15 @@ DEV void attend_pages(const tn_k_args &p, float *smem, const float *q, const int
 #pragma unroll
         for (int i = 0; i < EACH; i++) acc[g][i] = 0;
     if (threadIdx.x < GROUP) {
-        smem[AT_MAX + threadIdx.x] = __int_as_float(0xff800000);
+        smem[AT_MAX + threadIdx.x] = NOTHING;
         smem[AT_SUM + threadIdx.x] = 0;
     }
     __syncthreads();
 #pragma unroll 1
-    for (int page = begin; page < end; page++) {
-        int first = page * TN_K_PAGE, low = lowest > first ? lowest - first : 0;
-        int high = pos - first + 1 < TN_K_PAGE ? pos - first + 1 : TN_K_PAGE;
-        const char *keys = kv_keys(p, pages[page], head), *values = kv_values(p, pages[page], head);
+    for (int page = s.begin; page < s.end; page++) {
+        int first = page * TN_K_PAGE, low = s.lowest > first ? s.lowest - first : 0;
+        int high = s.pos - first + 1 < TN_K_PAGE ? s.pos - first + 1 : TN_K_PAGE;
+        const char *keys = kv_keys(p, s.pages[page], s.head), *values = kv_values(p, s.pages[page], s.head);
         uint4 v[V_LOADS]; /* on their way while the scores are computed */
 #pragma unroll
         for (int j = 0; j < V_LOADS; j++) {
@@ -156,13 +367,34 @@ DEV void attend_pages(const tn_k_args &p, float *smem, const float *q, const int
     }
 }
 
+/* The keys and values of positions before this step's own, into L2 while the launch ahead still runs. */
+struct core {
+    __device__ __forceinline__ void prepare(const tn_k_args &p, const share &s) {
+        constexpr int BYTES = kv_block_bytes<KV_K_DIM>() + kv_block_bytes<KV_V_DIM>();
+        if (SPLITS == 1) return;
+        for (int page = s.begin; page < s.end && page < s.begin + 4; page++) {
+            const char *from = kv_keys(p, s.pages[page], s.head);
+            for (int at = threadIdx.x * 128; at < BYTES; at += TN_K_THREADS * 128)
+                asm volatile("prefetch.global.L2 [%0];" ::"l"(from + at));
+        }
+    }
+    __device__ __forceinline__ void run(const tn_k_args &p, float *smem, const float *q, const share &s) {
+        attend_pages(p, smem, q, s);
+    }
+};
+#endif
+
+/* ---- several shares ---- */
+
 /* Leaves this share's sums; true in the block that comes last, with all shares put together in smem[AT_OUT]. */
 DEV bool merge(const tn_k_args &p, float *smem, int token, int head, int split, int n) {
-    constexpr int SIZE = OUT + 2 * GROUP;
+    constexpr int SIZE = whole_fours(OUT + 2 * GROUP), FOURS = OUT / 4;
+    constexpr int PARTS_ = FOURS < TN_K_THREADS ? TN_K_THREADS / FOURS : 1; /* of the shares, side by side */
+    static_assert(OUT % 4 == 0, "sums are moved in fours");
     __shared__ int last;
     float *all = (float *)p.partial + ((u64)token * KV_HEADS + head) * SPLITS * SIZE, *mine = all + split * SIZE;
 #pragma unroll 1
-    for (int c = threadIdx.x; c < OUT; c += TN_K_THREADS) __stcg(mine + c, smem[AT_OUT + c]);
+    for (int c = threadIdx.x; c < FOURS; c += TN_K_THREADS) __stcg((float4 *)mine + c, ((const float4 *)(smem + AT_OUT))[c]);
     if (threadIdx.x < GROUP) {
         __stcg(mine + OUT + threadIdx.x, smem[AT_MAX + threadIdx.x]);
         __stcg(mine + OUT + GROUP + threadIdx.x, smem[AT_SUM + threadIdx.x]);
@@ -181,18 +413,34 @@ DEV bool merge(const tn_k_args &p, float *smem, int token, int head, int split, 
     float *weight = smem + AT_SCORE;
     for (int g = threadIdx.x / 32; g < GROUP; g += TN_K_WARPS) {
         int s = threadIdx.x % 32;
-        float max = s < n ? __ldcg(all + s * SIZE + OUT + g) : __int_as_float(0xff800000);
+        float max = s < n ? __ldcg(all + s * SIZE + OUT + g) : NOTHING;
         float sum = s < n ? __ldcg(all + s * SIZE + OUT + GROUP + g) : 0;
         float shrink = expf(max - warp_max(max));
         float total = warp_sum(shrink * sum);
         weight[g * 32 + s] = shrink / total;
     }
     __syncthreads();
+    float4 *red = (float4 *)(smem + AT_RED);
 #pragma unroll 1
+    for (int i = threadIdx.x; i < FOURS * PARTS_; i += TN_K_THREADS) {
+        int c = i % FOURS;
+        const float *w = weight + c * 4 / KV_V_DIM * 32;
+        float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll 8
+        for (int s = i / FOURS; s < n; s += PARTS_) {
+            float4 x = __ldcg((const float4 *)(all + s * SIZE) + c);
+            sum.x = fmaf(w[s], x.x, sum.x);
+            sum.y = fmaf(w[s], x.y, sum.y);
+            sum.z = fmaf(w[s], x.z, sum.z);
+            sum.w = fmaf(w[s], x.w, sum.w);
+        }
+        red[i] = sum;
+    }
+    __syncthreads();
     for (int c = threadIdx.x; c < OUT; c += TN_K_THREADS) {
         float sum = 0;
-#pragma unroll 8
-        for (int s = 0; s < n; s++) sum = fmaf(weight[c / KV_V_DIM * 32 + s], __ldcg(all + s * SIZE + c), sum);
+#pragma unroll
+        for (int k = 0; k < PARTS_; k++) sum += ((const float *)red)[k * OUT + c];
         smem[AT_OUT + c] = sum;
     }
     __syncthreads();
@@ -210,44 +458,37 @@ DEV void finish(const tn_k_args &p, const float *out, int token, int head) {
     }
 }
 
-/* The keys and values of positions before this step's own, into L2 while the launch ahead still runs. */
-DEV void prefetch_pages(const tn_k_args &p, const int *pages, int head, int begin, int end) {
-    constexpr int BYTES = kv_block_bytes<KV_K_DIM>() + kv_block_bytes<KV_V_DIM>();
-    for (int page = begin; page < end && page < begin + 4; page++) {
-        const char *from = kv_keys(p, pages[page], head);
-        for (int at = threadIdx.x * 128; at < BYTES; at += TN_K_THREADS * 128)
-            asm volatile("prefetch.global.L2 [%0];" ::"l"(from + at));
-    }
-}
-
 extern "C" __global__ void __launch_bounds__(TN_K_THREADS) attend(const __grid_constant__ tn_k_args p) {
     extern __shared__ __align__(16) float shared[];
     let_next_start();
     int token = blockIdx.x, head = blockIdx.y, split = blockIdx.z;
     if (token >= step_count(p, 0)) return wait_for_last();
     int pos = ((const int *)p.step.pos)[token], lowest = WINDOW && pos + 1 > WINDOW ? pos + 1 - WINDOW : 0;
-    int first = lowest / TN_K_PAGE, n_pages = pos / TN_K_PAGE + 1 - first;
-    int each = (n_pages + SPLITS - 1) / SPLITS;
-    if (SPLITS > 1 && each < MIN_PAGES) each = MIN_PAGES;
-    int n = (n_pages + each - 1) / each;
+    int first = lowest / UNIT, units = pos / UNIT + 1 - first;
+    int n = (units + MIN_UNITS - 1) / MIN_UNITS;
+    if (n > SPLITS) n = SPLITS;
+    int each = (units + n - 1) / n, begin = first + split * each;
+    n = (units + each - 1) / each;
     if (split >= n) return wait_for_last();
     const int *pages = (const int *)p.step.pages + (u64)((const int *)p.step.seq)[token] * step_count(p, 2);
-    int begin = first + split * each, end = begin + each < first + n_pages ? begin + each : first + n_pages;
-    if (SPLITS > 1) prefetch_pages(p, pages, head, begin, end);
+    share s = {pages, token, head, begin, split < n - 1 ? begin + each : first + units, lowest, pos};
+    core c;
+    c.prepare(p, s);
     wait_for_last();
     row_frame f = {shared, nullptr, token, head, KV_HEADS, split == n - 1};
     run_row_ops<0>(p, f);
     float *smem = shared + WORK_AT;
     const float *q = row_source<Q_CODE>(p, f, head * Q_COLS) + head * Q_COLS;
     if (Q_CODE < 0) {
-        for (int c = threadIdx.x; c < Q_COLS; c += TN_K_THREADS) smem[AT_Q + c] = q[c];
+        for (int i = threadIdx.x; i < Q_COLS; i += TN_K_THREADS) smem[AT_Q + i] = q[i];
         q = smem + AT_Q;
+        __syncthreads();
     }
-    attend_pages(p, smem, q, pages, head, begin, end, lowest, pos);
+    c.run(p, smem, q, s);
     if (n > 1) {
         if (!merge(p, smem, token, head, split, n)) return;
     } else {
-        for (int c = threadIdx.x; c < OUT; c += TN_K_THREADS) smem[AT_OUT + c] /= smem[AT_SUM + c / KV_V_DIM];
+        for (int i = threadIdx.x; i < OUT; i += TN_K_THREADS) smem[AT_OUT + i] /= smem[AT_SUM + i / KV_V_DIM];
         __syncthreads();
     }
     finish(p, smem + AT_OUT, token, head);

@@ -1,21 +1,61 @@
-/* matmul: products with many tokens. A block computes 64 columns (rows of the weight) of 64 tokens; int8 activations on the
- * tensor cores (mma m16n8k32, k16 where scales are of 16), floats by plain multiply-adds.
- * The host gives N_IN (K), X_INT8, X_CODE, COUNT, PRODUCTS, AFTER_OPS, PARTS as for matvec; blocks of a part are its tiles. */
+/* matmul: products with many tokens. A block computes TILE_ROWS rows of the weights, those of all products of its part
+ * together, for TILE_TOKENS tokens; int8 activations on the tensor cores (mma m16n8k32, k16 where scales are of 16), floats by
+ * plain multiply-adds. Blocks of a part are its tiles (blockIdx.y); blocks of other tokens (blockIdx.x) follow at once, so
+ * that the rows are read from memory once.
+ * The host gives N_IN (K), X_INT8, X_CODE, COUNT, PRODUCTS, AFTER_OPS, PARTS as for matvec, TILE_ROWS and TILE_TOKENS. */
 
-constexpr int K = N_IN, NB = (K + 31) / 32, TILE = 64;
-constexpr int LD = TILE + 1;   /* of results in shared memory */
-constexpr int BLOCKS = 4;      /* of 32 columns in a step */
-constexpr int ROW = 32 * BLOCKS + 16; /* bytes between rows of a step: no bank conflicts */
+constexpr int K = N_IN, NB = (K + 31) / 32, R = TILE_ROWS, T = TILE_TOKENS;
+constexpr int LD = R + 4; /* of results in shared memory: no bank conflicts */
 
-/* A step's operands: 64 rows of the weight, 64 tokens. */
-struct stage_q8 {
-    u8 w[TILE][ROW], x[TILE][ROW];
-    float2 s[TILE][BLOCKS], m[TILE][BLOCKS];
-    float d[TILE][BLOCKS];
-    short2 sum[TILE][BLOCKS];
+template <int W> struct encoding {
+    static constexpr int value = W;
 };
-struct stage_f32 {
-    float w[32][TILE + 4], x[32][TILE + 4];
+
+template <int PART> DEV constexpr bool one_type() {
+    for (int i = 1; i < parts[PART].products; i++)
+        if (products[parts[PART].first_product + i].traits != products[parts[PART].first_product].traits) return false;
+    return true;
+}
+
+/* Calls f with the encoding of a part's product. */
+template <int PART, int I = 0, class F> DEV void by_encoding(int product, F f) {
+    constexpr part t_ = parts[PART];
+    if constexpr (I + 1 < t_.products && !one_type<PART>()) {
+        if (product != I) return by_encoding<PART, I + 1>(product, f);
+    }
+    f(encoding<products[t_.first_product + I].traits>());
+}
+
+/* Which row of which weight row `row` of a tile is; those beyond the matrix are its last one, which is padding or not used. */
+template <int PART> struct place {
+    static constexpr int EACH = R / parts[PART].products, LAST = (parts[PART].cols + 31) / 32 * 32 - 1;
+    int product, row;
+    __device__ __forceinline__ place(int tile, int i) {
+        product = i / EACH;
+        row = tile * EACH + i % EACH;
+        row = row < LAST ? row : LAST;
+    }
+};
+
+#if X_INT8
+/* ---- int8: two stages of BLOCKS blocks of 32 columns; while one is multiplied, the next is on its way ---- */
+
+constexpr int BLOCKS = 4, STEPS = (NB + BLOCKS - 1) / BLOCKS;
+constexpr int ROW = 32 * BLOCKS + 16;                                         /* bytes between rows: no bank conflicts */
+constexpr int W_UNITS = R * BLOCKS / TN_K_THREADS, X_UNITS = T * BLOCKS / TN_K_THREADS; /* blocks a thread brings */
+constexpr int M_TILES = R / 64, N_TILES = T / 16;                             /* of a warp: 16 rows, 8 tokens */
+
+DEV constexpr bool any_wide() {
+    for (int i = 0; i < TN_K_MAX_WEIGHTS; i++)
+        if (TN_K_SCALE(products[i].traits) == TN_K_K16M) return true;
+    return false;
+}
+constexpr int NUMBERS = any_wide() ? 4 : 2;
+
+/* w_scale: s, m, or s of both halves (then m of both); x_scale: d, d * sum (of the halves one by one where NUMBERS is 4) */
+struct stage {
+    u8 w[R][ROW], x[T][ROW];
+    float w_scale[BLOCKS][R + 4][NUMBERS], x_scale[BLOCKS][T + 4][NUMBERS];
 };
 
 /* q - off as signed bytes */
@@ -25,116 +65,233 @@ template <int W> DEV u32 centred(const raw<W> &q, int h, int w) {
     return v;
 }
 
-template <int W> DEV void stage_weights(const tn_k_weight &w, stage_q8 *st, int row0, int block0) {
-    int row = threadIdx.x / BLOCKS, b = threadIdx.x % BLOCKS;
-    u32 *to = (u32 *)&st->w[row][32 * b];
-    scales s = {{0, 0}, {0, 0}};
-    if (block0 + b < NB) {
-        raw<W> q[1];
-        load_rows<W, 1, NB>(q, w, row0 + row, block0 + b);
-        s = scales_of(q[0]);
+template <int W> DEV void put_block(stage *st, const raw<W> &q, int row, int b, bool there) {
+    u32 v[8];
 #pragma unroll
-        for (int i = 0; i < 8; i++) to[i] = centred(q[0], i / 4, i % 4);
-    } else {
-        for (int i = 0; i < 8; i++) to[i] = 0;
+    for (int i = 0; i < 8; i++) v[i] = centred(q, i / 4, i % 4);
+    uint4 *to = (uint4 *)&st->w[row][32 * b];
+    to[0] = make_uint4(v[0], v[1], v[2], v[3]);
+    to[1] = make_uint4(v[4], v[5], v[6], v[7]);
+    scales s = scales_of(q);
+    float2 *scale = (float2 *)st->w_scale[b][row];
+    bool halves = by_16<W>();
+    scale[0] = there ? make_float2(s.s[0], halves ? s.s[1] : s.m[0]) : make_float2(0, 0);
+    if (NUMBERS == 4) scale[NUMBERS / 4] = there ? make_float2(s.m[0], s.m[1]) : make_float2(0, 0);
+}
+
+DEV void copy_async(void *to, const void *from, int bytes) {
+    u32 at = (u32)__cvta_generic_to_shared(to);
+    if (bytes == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
+    else asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(at), "l"(from) : "memory");
+}
+
+/* What a thread brings of a step, from the call of fetch to that of put: the blocks of its units in registers, the elements
+ * of the tokens straight to shared memory. */
+template <int PART> struct carrier {
+    const tn_k_args &p;
+    int tile, t0, n;
+    u32 q[W_UNITS][12];
+    float d[X_UNITS];
+    short2 sum[X_UNITS];
+
+    __device__ __forceinline__ void fetch_weights(int step) {
+#pragma unroll
+        for (int u = 0; u < W_UNITS; u++) {
+            int i = threadIdx.x + u * TN_K_THREADS, block = step * BLOCKS + i % BLOCKS;
+            place<PART> at(tile, i / BLOCKS);
+            if (block >= NB) block = NB - 1;
+            by_encoding<PART>(at.product, [&](auto e) {
+                using T_ = raw<decltype(e)::value>;
+                T_ one[1];
+                load_rows<decltype(e)::value, 1, NB>(one, p.w[FIRST_WEIGHT + parts[PART].first_product + at.product], at.row, block);
+#pragma unroll
+                for (int k = 0; k < T_::LOW; k++) q[u][k] = one[0].low[k];
+#pragma unroll
+                for (int k = 0; k < T_::HIGH; k++) q[u][8 + k] = one[0].high[k];
+                q[u][10] = one[0].scale;
+                if (T_::SUPER) q[u][11] = one[0].super;
+            });
+        }
     }
-    st->s[row][b] = make_float2(s.s[0], s.s[1]);
-    st->m[row][b] = make_float2(s.m[0], s.m[1]);
-}
 
-DEV void stage_tokens(const tn_k_args &p, stage_q8 *st, int t0, int n, int block0) {
-    int t = threadIdx.x / BLOCKS, b = threadIdx.x % BLOCKS, block = block0 + b;
-    bool inside = t < n && block < NB;
-    const char *x = value_at<const char>(p, -1 - X_CODE, inside ? t0 + t : t0);
-    const uint2 *from = (const uint2 *)(x + 32 * block);
-    uint2 *to = (uint2 *)&st->x[t][32 * b];
-    for (int i = 0; i < 4; i++) to[i] = inside ? from[i] : make_uint2(0, 0);
-    st->d[t][b] = inside ? ((const float *)(x + 32 * NB))[block] : 0;
-    st->sum[t][b] = inside ? ((const short2 *)(x + 36 * NB))[block] : make_short2(0, 0);
-}
+    __device__ __forceinline__ void fetch_tokens(stage *st, int step) {
+        constexpr int PIECE = NB % 2 ? 8 : 16, PIECES = 32 * BLOCKS / PIECE;
+#pragma unroll
+        for (int i = threadIdx.x; i < T * PIECES; i += TN_K_THREADS) {
+            int t = i / PIECES, c = i % PIECES * PIECE, col = step * BLOCKS * 32 + c;
+            const char *row = value_at<const char>(p, -1 - X_CODE, t0 + (t < n ? t : n - 1));
+            if (col < 32 * NB) copy_async(&st->x[t][c], row + col, PIECE);
+        }
+        asm volatile("cp.async.commit_group;" ::: "memory");
+#pragma unroll
+        for (int u = 0; u < X_UNITS; u++) {
+            int i = threadIdx.x + u * TN_K_THREADS, t = i / BLOCKS, block = step * BLOCKS + i % BLOCKS;
+            const char *row = value_at<const char>(p, -1 - X_CODE, t0 + (t < n ? t : n - 1));
+            d[u] = block < NB ? ((const float *)(row + 32 * NB))[block] : 0;
+            sum[u] = block < NB ? ((const short2 *)(row + 36 * NB))[block] : make_short2(0, 0);
+        }
+    }
 
+    __device__ __forceinline__ void put(stage *st, int step) {
+#pragma unroll
+        for (int u = 0; u < W_UNITS; u++) {
+            int i = threadIdx.x + u * TN_K_THREADS, b = i % BLOCKS;
+            by_encoding<PART>(place<PART>(tile, i / BLOCKS).product, [&](auto e) {
+                using T_ = raw<decltype(e)::value>;
+                T_ one;
+#pragma unroll
+                for (int k = 0; k < T_::LOW; k++) one.low[k] = q[u][k];
+#pragma unroll
+                for (int k = 0; k < T_::HIGH; k++) one.high[k] = q[u][8 + k];
+                one.scale = q[u][10];
+                if (T_::SUPER) one.super = q[u][11];
+                put_block(st, one, i / BLOCKS, b, step * BLOCKS + b < NB);
+            });
+        }
+#pragma unroll
+        for (int u = 0; u < X_UNITS; u++) {
+            int i = threadIdx.x + u * TN_K_THREADS;
+            float *to = st->x_scale[i % BLOCKS][i / BLOCKS];
+            to[0] = d[u];
+            to[1] = d[u] * (float)(NUMBERS == 4 ? sum[u].x : sum[u].x + sum[u].y);
+            if (NUMBERS == 4) to[NUMBERS / 2] = d[u] * (float)sum[u].y;
+        }
+        asm volatile("cp.async.wait_all;" ::: "memory");
+    }
+};
+
+/* ---- the tensor cores ---- */
+
+/* Sums begin at a number whose float is 1.5 * 2^23: their bits are those of that float plus the sum. */
+constexpr int MAGIC = 0x4b400000;
+DEV float from_magic(int c) {
+    return __int_as_float(c) - 12582912.0f;
+}
 DEV void mma_k32(int *c, const u32 *a, const u32 *b) {
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
+        : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(MAGIC));
 }
 DEV void mma_k16(int *c, u32 a0, u32 a1, u32 b) {
-    asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
-        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-        : "r"(a0), "r"(a1), "r"(b));
+    asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%7,%7};"
+        : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
+        : "r"(a0), "r"(a1), "r"(b), "r"(MAGIC));
 }
 
-/* Warp (i, j) of 4 x 2: 16 rows of the weight, 32 tokens in four tiles of 8. acc[tile]: rows g, g + 8 x tokens 2 t, 2 t + 1 */
-template <int W> DEV void multiply_q8(const stage_q8 *st, float (*acc)[4]) {
+/* Sums of 16 rows x 8 tokens of a block, scaled and added to acc. s: scales of rows g and g + 8; x: of tokens 2 t and 2 t + 1 */
+template <int W> DEV void add_block(float *acc, const u32 *a, const u32 *b, const float (*s)[NUMBERS], const float (*x)[NUMBERS]) {
+    int c[4], e[4];
+    if constexpr (by_16<W>()) {
+        mma_k16(c, a[0], a[1], b[0]);
+        mma_k16(e, a[2], a[3], b[1]);
+    } else {
+        mma_k32(c, a, b);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float *w = s[i / 2], *t = x[i % 2];
+        float v = from_magic(c[i]);
+        if constexpr (by_16<W>()) {
+            acc[i] = fmaf(t[0], fmaf(w[1], from_magic(e[i]), w[0] * v), acc[i]);
+            if constexpr (has_min<W>()) acc[i] = fmaf(w[2], t[1], fmaf(w[3], t[2], acc[i]));
+        } else {
+            acc[i] = fmaf(w[0] * t[0], v, acc[i]);
+            if constexpr (has_min<W>()) acc[i] = fmaf(w[1], t[1], acc[i]);
+        }
+    }
+}
+
+/* Warp (i, j) of 4 x 2: R / 4 rows, T / 2 tokens. acc[m][n]: rows g, g + 8 x tokens 2 t, 2 t + 1 */
+template <int W> DEV void multiply(const stage *st, float (*acc)[N_TILES][4]) {
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    int row = warp % 4 * 16 + g, token = warp / 4 * 32;
-#pragma unroll
+    int row = warp % 4 * (R / 4), token = warp / 4 * (T / 2);
+#pragma unroll 1
     for (int b = 0; b < BLOCKS; b++) {
-        u32 a[4];
-        a[0] = *(const u32 *)&st->w[row][32 * b + 4 * t];
-        a[1] = *(const u32 *)&st->w[row + 8][32 * b + 4 * t];
-        a[2] = *(const u32 *)&st->w[row][32 * b + 16 + 4 * t];
-        a[3] = *(const u32 *)&st->w[row + 8][32 * b + 16 + 4 * t];
-        float2 s0 = st->s[row][b], s1 = st->s[row + 8][b], m0 = st->m[row][b], m1 = st->m[row + 8][b];
+        u32 a[M_TILES][4];
+        float s[M_TILES][2][NUMBERS];
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            u32 x[2];
-            x[0] = *(const u32 *)&st->x[token + 8 * j + g][32 * b + 4 * t];
-            x[1] = *(const u32 *)&st->x[token + 8 * j + g][32 * b + 16 + 4 * t];
-            int c[4] = {0, 0, 0, 0}, e[4] = {0, 0, 0, 0};
-            if constexpr (by_16<W>()) {
-                mma_k16(c, a[0], a[1], x[0]);
-                mma_k16(e, a[2], a[3], x[1]);
-            } else {
-                mma_k32(c, a, x);
-            }
+        for (int m = 0; m < M_TILES; m++) {
+            load_matrices<false>(a[m], &st->w[row + 16 * m + lane % 16][32 * b + lane / 16 * 16]);
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                int n = token + 8 * j + 2 * t + i % 2;
-                float2 s = i < 2 ? s0 : s1, m = i < 2 ? m0 : m1;
-                float v = s.x * (float)c[i];
-                if constexpr (by_16<W>()) v = fmaf(s.y, (float)e[i], v);
-                short2 sum = st->sum[n][b];
-                if constexpr (has_min<W>() && by_16<W>()) v = fmaf(m.x, (float)sum.x, fmaf(m.y, (float)sum.y, v));
-                else if constexpr (has_min<W>()) v = fmaf(m.x, (float)(sum.x + sum.y), v);
-                acc[j][i] = fmaf(st->d[n][b], v, acc[j][i]);
+            for (int i = 0; i < 2 * NUMBERS; i += 2)
+                *(float2 *)&s[m][i / NUMBERS][i % NUMBERS] =
+                    *(const float2 *)&st->w_scale[b][row + 16 * m + g + i / NUMBERS * 8][i % NUMBERS];
+        }
+#pragma unroll
+        for (int n = 0; n < N_TILES; n += 2) {
+            u32 x[4];
+            load_matrices<false>(x, &st->x[token + 8 * n + lane / 16 * 8 + lane % 8][32 * b + lane / 8 % 2 * 16]);
+#pragma unroll
+            for (int k = 0; k < 2; k++) {
+                float d[2][NUMBERS];
+#pragma unroll
+                for (int i = 0; i < 2 * NUMBERS; i += 4)
+                    *(float4 *)&d[0][i] = *(const float4 *)&st->x_scale[b][token + 8 * (n + k) + 2 * t][i];
+#pragma unroll
+                for (int m = 0; m < M_TILES; m++) add_block<W>(acc[m][n + k], a[m], x + 2 * k, s[m], d);
             }
         }
     }
 }
 
-template <int W> DEV void tile_q8(const tn_k_args &p, const tn_k_weight &w, char *smem, float *out, int row0, int t0, int n) {
-    stage_q8 *st = (stage_q8 *)smem;
-    float acc[4][4] = {};
-    for (int block = 0; block < NB; block += BLOCKS) {
-        stage_weights<W>(w, st, row0, block);
-        stage_tokens(p, st, t0, n, block);
-        __syncthreads();
-        multiply_q8<W>(st, acc);
+/* A tile's sums to out[token * LD + row]; `out` takes the place of the stages. */
+template <int PART> DEV void run_tile(const tn_k_args &p, char *smem, float *out, int tile, int t0, int n) {
+    stage *st = (stage *)smem;
+    float acc[M_TILES][N_TILES][4] = {};
+    carrier<PART> c = {p, tile, t0, n};
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = warp % 4 * (R / 4), token = warp / 4 * (T / 2);
+    c.fetch_weights(0);
+    wait_for_last();
+    c.fetch_tokens(st, 0);
+    c.put(st, 0);
+    __syncthreads();
+#pragma unroll 1
+    for (int step = 0; step < STEPS; step++) {
+        stage *next = st + (step + 1) % 2;
+        if (step + 1 < STEPS) {
+            c.fetch_tokens(next, step + 1);
+            c.fetch_weights(step + 1);
+        }
+        by_encoding<PART>(row / place<PART>::EACH, [&](auto e) { multiply<decltype(e)::value>(st + step % 2, acc); });
+        if (step + 1 < STEPS) c.put(next, step + 1);
         __syncthreads();
     }
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = warp % 4 * 16 + lane / 4;
-    int token = warp / 4 * 32 + lane % 4 * 2;
+    row += lane / 4;
+    token += lane % 4 * 2;
 #pragma unroll
-    for (int j = 0; j < 4; j++)
+    for (int m = 0; m < M_TILES; m++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) out[(token + 8 * j + i % 2) * LD + row + i / 2 * 8] = acc[j][i];
+        for (int k = 0; k < N_TILES; k++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) out[(token + 8 * k + i % 2) * LD + row + 16 * m + i / 2 * 8] = acc[m][k][i];
 }
 
-template <int W> DEV void tile_f32(const tn_k_args &p, const tn_k_weight &w, char *smem, float *out, int row0, int t0, int n) {
-    stage_f32 *st = (stage_f32 *)smem;
+#else
+/* ---- floats: 32 columns in a step, four rows of four tokens a thread ---- */
+
+struct stage {
+    float w[32][R + 4], x[32][T + 4];
+};
+static_assert(R == 64 && T == 64, "a thread has 4 x 4 results");
+
+template <int PART> DEV void run_tile(const tn_k_args &p, char *smem, float *out, int tile, int t0, int n) {
+    stage *st = (stage *)smem;
     int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
     float acc[4][4] = {};
+    wait_for_last();
     for (int block = 0; block < NB; block++) {
-        if (threadIdx.x < TILE) {
-            raw<W> q[1];
-            float y[32];
-            load_rows<W, 1, NB>(q, w, row0 + threadIdx.x, block);
-            decode(q[0], y);
+        if (threadIdx.x < R) {
+            place<PART> at(tile, threadIdx.x);
+            by_encoding<PART>(at.product, [&](auto e) {
+                raw<decltype(e)::value> q[1];
+                float y[32];
+                load_rows<decltype(e)::value, 1, NB>(q, p.w[FIRST_WEIGHT + parts[PART].first_product + at.product], at.row, block);
+                decode(q[0], y);
 #pragma unroll
-            for (int i = 0; i < 32; i++) st->w[i][threadIdx.x] = y[i];
+                for (int i = 0; i < 32; i++) st->w[i][threadIdx.x] = y[i];
+            });
         }
-        for (int i = threadIdx.x; i < TILE * 32; i += TN_K_THREADS) {
+        for (int i = threadIdx.x; i < T * 32; i += TN_K_THREADS) {
             int t = i / 32, k = 32 * block + i % 32;
             st->x[i % 32][t] = t < n && k < K ? value_at<const float>(p, -1 - X_CODE, t0 + t)[k] : 0;
         }
@@ -155,26 +312,21 @@ template <int W> DEV void tile_f32(const tn_k_args &p, const tn_k_weight &w, cha
 #pragma unroll
         for (int j = 0; j < 4; j++) out[(4 * ty + j) * LD + 4 * tx + i] = acc[i][j];
 }
+#endif
 
-template <int PART, int I> DEV void run_products(const tn_k_args &p, char *smem, float *out, int tile, int t0, int n) {
-    constexpr part t_ = parts[PART];
-    if constexpr (I < t_.products) {
-        constexpr int index = t_.first_product + I;
-        if constexpr (X_INT8) tile_q8<products[index].traits>(p, p.w[FIRST_WEIGHT + index], smem, out + I * TILE * LD, tile * TILE, t0, n);
-        else tile_f32<products[index].traits>(p, p.w[FIRST_WEIGHT + index], smem, out + I * TILE * LD, tile * TILE, t0, n);
-        run_products<PART, I + 1>(p, smem, out, tile, t0, n);
-    }
-}
+/* ---- results: stored, and the ops on them ---- */
 
 template <int PART> DEV void finish(const tn_k_args &p, int tile, int t0, int n, const float *out) {
     constexpr part t_ = parts[PART];
-    for (int i = threadIdx.x / 32; i < 2 * n; i += TN_K_WARPS) {
-        int t = i / 2, at = i % 2 * 32 + threadIdx.x % 32, col = tile * TILE + at;
+    constexpr int EACH = place<PART>::EACH, GROUPS = EACH / 32;
+#pragma unroll 2
+    for (int i = threadIdx.x / 32; i < GROUPS * n; i += TN_K_WARPS) {
+        int t = i / GROUPS, at = i % GROUPS * 32 + threadIdx.x % 32, col = tile * EACH + at;
         bool inside = col < t_.cols;
         float values[t_.products + t_.afters];
 #pragma unroll
         for (int k = 0; k < t_.products; k++) {
-            values[k] = out[(k * TILE + t) * LD + at];
+            values[k] = out[t * LD + k * EACH + at];
             int store = products[t_.first_product + k].store;
             if (store >= 0 && inside) value_at<float>(p, store, t0 + t)[col] = values[k];
         }
@@ -185,11 +337,11 @@ template <int PART> DEV void finish(const tn_k_args &p, int tile, int t0, int n,
 template <int PART> DEV void run_part(const tn_k_args &p, char *smem, int t0, int n) {
     constexpr part t_ = parts[PART];
     if constexpr (PART + 1 < N_PARTS) {
-        if ((int)blockIdx.x >= t_.first_block + t_.blocks) return run_part<PART + 1>(p, smem, t0, n);
+        if ((int)blockIdx.y >= t_.first_block + t_.blocks) return run_part<PART + 1>(p, smem, t0, n);
     }
-    float *out = (float *)(smem + (X_INT8 ? sizeof(stage_q8) : sizeof(stage_f32)));
-    int tile = blockIdx.x - t_.first_block;
-    run_products<PART, 0>(p, smem, out, tile, t0, n);
+    int tile = blockIdx.y - t_.first_block;
+    float *out = (float *)smem;
+    run_tile<PART>(p, smem, out, tile, t0, n);
     __syncthreads();
     finish<PART>(p, tile, t0, n, out);
 }
@@ -197,8 +349,7 @@ template <int PART> DEV void run_part(const tn_k_args &p, char *smem, int t0, in
 extern "C" __global__ void __launch_bounds__(TN_K_THREADS, 2) matmul(const __grid_constant__ tn_k_args p) {
     extern __shared__ __align__(16) char smem[];
     let_next_start();
-    int t0 = blockIdx.y * TILE, n = step_count(p, COUNT) - t0;
-    wait_for_last();
-    if (n <= 0) return;
-    run_part<0>(p, smem, t0, n < TILE ? n : TILE);
+    int t0 = blockIdx.x * T, n = step_count(p, COUNT) - t0;
+    if (n <= 0) return wait_for_last();
+    run_part<0>(p, smem, t0, n < T ? n : T);
 }

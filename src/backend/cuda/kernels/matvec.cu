@@ -3,10 +3,13 @@
  * that a warp's loads are 512 contiguous bytes each; LOADS of them are kept in flight, where there is one part
  * from before the launch ahead has ended on. Code is kept small: a block runs most of it once, and reads it first.
  *
+ * With EXPERTS, the number that a token chose (else 0), a part's rows are those of each chosen expert in turn, and T is 1.
+ *
  * The host gives TOKENS (T), N_IN (K), X_INT8, X_CODE (operand), X_AT (offset of the staged activations in shared memory, floats),
- * X_STRIDE (bytes of one), ROW_OPS, N_ROW_OPS, ROWS (R), COUNT, PRODUCTS, FIRST_WEIGHT (in w), AFTER_OPS, PARTS, LOADS. */
+ * X_ROW (bytes of one), X_ROWS (rows of a token: 1, or one for each expert), EXPERTS, CHOSEN (v[] of the experts' indices), ROW_OPS, N_ROW_OPS, ROWS (R), COUNT, PRODUCTS, FIRST_WEIGHT (in w), AFTER_OPS, PARTS, LOADS. */
 
 constexpr int T = TOKENS, R = ROWS, K = N_IN, NB = (K + 31) / 32, TILE = TN_K_WARPS * R;
+constexpr int X_STRIDE = X_ROWS * X_ROW; /* bytes from token to token */
 
 /* ---- activations: to shared memory, int8 rows as they are, floats 36 words apart for each 32 (no bank conflicts) ---- */
 
@@ -14,12 +17,15 @@ DEV void stage(const tn_k_args &p, const row_frame &f, char *x) {
     if constexpr (X_INT8) {
         if constexpr (X_CODE < 0) {
             const uint2 *from = value_at<const uint2>(p, -1 - X_CODE, f.row);
-            for (int i = threadIdx.x; i < NB * 5; i += TN_K_THREADS) ((uint2 *)x)[i] = from[i];
+            for (int i = threadIdx.x; i < X_ROWS * NB * 5; i += TN_K_THREADS)
+                ((uint2 *)(x + i / (NB * 5) * X_ROW))[i % (NB * 5)] = from[i];
         }
     } else {
         const float *from = row_source<X_CODE>(p, f, 0);
-        for (int i = threadIdx.x; i < NB * 32; i += TN_K_THREADS)
-            ((float *)x)[i / 32 * 36 + i % 32] = i < K ? from[i] : 0;
+        for (int i = threadIdx.x; i < X_ROWS * NB * 32; i += TN_K_THREADS) {
+            int row = i / (NB * 32), c = i % (NB * 32);
+            ((float *)(x + row * X_ROW))[c / 32 * 36 + c % 32] = c < K ? from[row * K + c] : 0;
+        }
     }
 }
 
@@ -90,12 +96,45 @@ DEV void put_results(float (*acc)[T], float *out) {
         }
 }
 
+/* ---- tiles: those of the first chosen expert, of the second, ... ---- */
+
+template <int PART> struct tiles {
+    static constexpr int COLS = parts[PART].cols / (EXPERTS ? EXPERTS : 1); /* of one matrix */
+    static constexpr int EACH = (COLS + TILE - 1) / TILE, ALL = EACH * (EXPERTS ? EXPERTS : 1);
+};
+
+/* Which chosen expert a tile is of, and its first row in the matrix. */
+template <int PART> DEV int slot_of(int tile) {
+    return EXPERTS ? tile / tiles<PART>::EACH : 0;
+}
+template <int PART> DEV int row_of(int tile) {
+    return (EXPERTS ? tile % tiles<PART>::EACH : tile) * TILE;
+}
+
+__shared__ int chosen[EXPERTS + 1];
+
+DEV void read_chosen(const tn_k_args &p, int t) {
+    if constexpr (EXPERTS > 0) {
+        if ((int)threadIdx.x < EXPERTS) chosen[threadIdx.x] = value_at<const int>(p, CHOSEN, t)[threadIdx.x];
+        __syncthreads();
+    }
+}
+
+template <int PART> DEV tn_k_weight matrix_of(const tn_k_args &p, int product, int tile) {
+    tn_k_weight w = p.w[FIRST_WEIGHT + parts[PART].first_product + product];
+    if constexpr (EXPERTS > 0) {
+        u64 by = chosen[slot_of<PART>(tile)] * products[parts[PART].first_product + product].expert_bytes;
+        w.low += by, w.high += by, w.scale += by, w.super += by;
+    }
+    return w;
+}
+
 /* ---- a tile of results: stored, and the ops on them ---- */
 
 template <int PART> DEV void finish(const tn_k_args &p, int tile, int t0, int n, const float *out) {
     constexpr part t_ = parts[PART];
-    int lane = threadIdx.x % 32, col = tile * TILE + lane;
-    bool inside = lane < TILE && col < t_.cols;
+    int lane = threadIdx.x % 32, at = row_of<PART>(tile) + lane, col = slot_of<PART>(tile) * tiles<PART>::COLS + at;
+    bool inside = lane < TILE && at < tiles<PART>::COLS;
     for (int t = threadIdx.x / 32; t < n; t += TN_K_WARPS) {
         float values[t_.products + t_.afters];
 #pragma unroll
@@ -123,8 +162,8 @@ template <int PART> DEV void advance(cursor &c) {
 }
 
 template <int PART, int W> DEV void fetch(const tn_k_args &p, raw<W> *q, const cursor &c) {
-    int block = 32 * c.step + threadIdx.x % 32, row = c.tile * TILE + threadIdx.x / 32 * R;
-    if (NB % 32 == 0 || block < NB) load_rows<W, R, NB>(q, p.w[FIRST_WEIGHT + parts[PART].first_product + c.product], row, block);
+    int block = 32 * c.step + threadIdx.x % 32, row = row_of<PART>(c.tile) + threadIdx.x / 32 * R;
+    if (NB % 32 == 0 || block < NB) load_rows<W, R, NB>(q, matrix_of<PART>(p, c.product, c.tile), row, block);
 }
 
 /* Steps in flight: as many as LOADS allow; rather a divisor of STEPS, then a unit ends in one place of the code only. */
@@ -137,7 +176,7 @@ template <int W> DEV constexpr int depth() {
 
 /* A part whose products are of one encoding: DEPTH steps are on their way while one is computed. */
 template <int PART, int W> struct stream {
-    static constexpr int DEPTH = depth<W>(), TILES = (parts[PART].cols + TILE - 1) / TILE;
+    static constexpr int DEPTH = depth<W>(), TILES = tiles<PART>::ALL;
     raw<W> q[DEPTH][R];
     cursor ahead;
 
@@ -162,7 +201,8 @@ template <int PART, int W> struct stream {
             for (int d = 0; d < DEPTH; d++) {
                 if (STEPS % DEPTH != 0 && now.tile >= TILES) break;
                 int block = 32 * now.step + threadIdx.x % 32;
-                if (NB % 32 == 0 || block < NB) multiply(q[d], x, block, acc);
+                const char *row = X_ROWS > 1 ? x + slot_of<PART>(now.tile) * X_ROW : x;
+                if (NB % 32 == 0 || block < NB) multiply(q[d], row, block, acc);
                 if (ahead.tile < TILES) fetch<PART>(p, q[d], ahead);
                 advance<PART>(ahead);
                 if ((STEPS % DEPTH != 0 || d == DEPTH - 1) && now.step == STEPS - 1) {
@@ -188,11 +228,13 @@ template <int PART, int I> DEV void run_mixed(const tn_k_args &p, float *smem, i
         constexpr int W = products[t_.first_product + I].traits;
         float acc[R][T] = {};
         int at = threadIdx.x / 32 * R;
+        const char *x = (const char *)(smem + X_AT) + (X_ROWS > 1 ? slot_of<PART>(tile) * X_ROW : 0);
+        tn_k_weight w = matrix_of<PART>(p, I, tile);
 #pragma unroll 1
         for (int block = threadIdx.x % 32; block < NB; block += 32) {
             raw<W> q[R];
-            load_rows<W, R, NB>(q, p.w[FIRST_WEIGHT + t_.first_product + I], tile * TILE + at, block);
-            multiply(q, (const char *)(smem + X_AT), block, acc);
+            load_rows<W, R, NB>(q, w, row_of<PART>(tile) + at, block);
+            multiply(q, x, block, acc);
         }
         put_results(acc, smem + X_AT + T * X_STRIDE / 4 + I * T * TILE + at);
         run_mixed<PART, I + 1>(p, smem, tile);
@@ -215,7 +257,7 @@ template <int PART> DEV void run_part(const tn_k_args &p, float *smem, int t0, i
         s.begin(p);
         s.run(p, smem, t0, n);
     } else {
-        for (int tile = blockIdx.x - t_.first_block; tile < (t_.cols + TILE - 1) / TILE; tile += t_.blocks) {
+        for (int tile = blockIdx.x - t_.first_block; tile < tiles<PART>::ALL; tile += t_.blocks) {
             run_mixed<PART, 0>(p, smem, tile);
             __syncthreads();
             finish<PART>(p, tile, t0, n, smem + X_AT + T * X_STRIDE / 4);
@@ -232,12 +274,15 @@ extern "C" __global__ void __launch_bounds__(TN_K_THREADS, MIN_BLOCKS) matvec(co
     if (n > T) n = T;
     if constexpr (N_PARTS == 1 && one_type<0>()) { /* with several parts the code for the row ops would be there for each */
         stream<0, products[0].traits> s;
-        s.begin(p);
+        if (!EXPERTS) s.begin(p);
         wait_for_last();
+        read_chosen(p, t0);
+        if (EXPERTS) s.begin(p);
         stage_all(p, smem, t0, n);
         s.run(p, smem, t0, n);
     } else {
         wait_for_last();
+        read_chosen(p, t0);
         stage_all(p, smem, t0, n);
         run_part<0>(p, smem, t0, n);
     }

@@ -16,9 +16,9 @@ typedef struct tn_k_weight {
     unsigned long long low, high, scale, super;
 } tn_k_weight;
 
-/* The step's inputs. counts: tokens, outputs, pages in a page table. */
+/* The step's inputs. counts: tokens, outputs, pages in a page table. ids: below 0 it is what the step before chose in that row. */
 typedef struct tn_k_step {
-    unsigned long long counts, ids, pos, seq, outputs, pages;
+    unsigned long long counts, ids, pos, seq, outputs, pages, chosen;
 } tn_k_step;
 
 typedef struct tn_k_args {

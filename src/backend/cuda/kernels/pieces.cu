@@ -7,7 +7,8 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-#define DEV static __device__ __forceinline__
+#define DEV     static __device__ __forceinline__
+#define NOTHING __int_as_float(0xff800000) /* -inf: what a maximum begins with */
 
 /* ---- the chain of launches (programmatic dependent launch) ---- */
 
@@ -53,6 +54,37 @@ DEV u16 to_half(float f) {
     u16 h;
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f));
     return h;
+}
+
+/* ---- the tensor cores ---- */
+
+/* Four 8 x 8 matrices of 16 bits (or 8 x 16 of 8) from shared memory: lanes 8 i .. 8 i + 7 point to the rows of the i-th. */
+template <bool TURNED> DEV void load_matrices(u32 *r, const void *from) {
+    u32 at = (u32)__cvta_generic_to_shared(from);
+    if constexpr (TURNED)
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                     : "r"(at)
+                     : "memory");
+    else
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                     : "r"(at)
+                     : "memory");
+}
+
+/* c += a b for halves, 16 x 8 += 16 x 16 x 8 */
+DEV void mma_halves(float *c, const u32 *a, u32 b0, u32 b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/* Two floats as halves, and as halves what is left of them. */
+DEV void split_halves(float x, float y, u32 &high, u32 &low) {
+    u16 a = to_half(x), b = to_half(y);
+    high = a | (u32)b << 16;
+    low = to_half(x - from_half(a)) | (u32)to_half(y - from_half(b)) << 16;
 }
 
 /* ---- reductions: always 32 lanes in butterfly order, then warps in turn ---- */
@@ -152,6 +184,11 @@ DEV void put_q8(char *row, int n, int c, q8_element e) {
     if (c % 16 == 0) ((short *)(row + n + n / 8))[c / 16] = (short)e.sum;
 }
 
+/* The int8 row that column c lies in, where a value holds several of `width` columns each. */
+template <int WIDTH> DEV char *q8_row(char *value, int c) {
+    return value + c / WIDTH * (WIDTH / 32 * 40);
+}
+
 /* The same with four elements a lane, eight lanes a block. */
 struct q8_four {
     u32 q;
@@ -218,7 +255,8 @@ template <int FIRST, int FROM, int N, int I> DEV void run_after(const tn_k_args 
         }
         if constexpr (o.op == OP_QUANTIZE) {
             q8_element e = quantize_lane(x);
-            if (inside) put_q8(value_at<char>(p, o.store, row), o.cols, col, e);
+            constexpr int width = o.width ? o.width : o.cols;
+            if (inside) put_q8(q8_row<width>(value_at<char>(p, o.store, row), col), width, col % width, e);
         } else {
             values[index] = element<o.op>(x, y, (float)o.f);
             if constexpr (o.store >= 0)

@@ -14,7 +14,6 @@ template <int CODE> DEV const float *row_source(const tn_k_args &p, const row_fr
     else return value_at<const float>(p, -1 - CODE, f.row);
 }
 
-
 template <int I> struct row_step {
     static constexpr row_op o = row_ops[I];
 
@@ -71,6 +70,62 @@ template <int I> struct row_step {
         for (int c = threadIdx.x; c < o.cols; c += TN_K_THREADS) put(p, f, c, first, expf(a[c] - max) * factor);
     }
 
+    /* The largest first, of equal ones the lower index; i0: columns of the source, i1: whether the weights sum to one, i2: v[] where
+     * the indices are stored, -1: nowhere; b: a factor for each column, 0: none. By the first warp. */
+    DEV void run_top_k(const tn_k_args &p, const row_frame &f) {
+        constexpr int EACH = (o.i0 + 31) / 32, KEPT = (o.cols + 31) / 32, NONE = 0x7fffffff;
+        const float *a = row_source<o.a>(p, f, 0), least = __int_as_float(0xff800000);
+        int lane = threadIdx.x, chosen[KEPT];
+        if (lane >= 32) return;
+        float left[EACH], weight[KEPT], sum = 0;
+        u64 taken[(EACH + 63) / 64] = {};
+#pragma unroll
+        for (int i = 0; i < EACH; i++) left[i] = 32 * i + lane < o.i0 ? fmaxf(a[32 * i + lane], least) : least; /* no NaN */
+#pragma unroll 1
+        for (int k = 0; k < o.cols; k++) {
+            float best = least;
+            int at = NONE;
+#pragma unroll
+            for (int i = 0; i < EACH; i++) {
+                bool free = 32 * i + lane < o.i0 && !(taken[i / 64] >> i % 64 & 1);
+                if (free && (at == NONE || left[i] > best)) best = left[i], at = 32 * i + lane;
+            }
+#pragma unroll
+            for (int i = 16; i > 0; i >>= 1) {
+                float other = __shfl_xor_sync(~0u, best, i);
+                int where = __shfl_xor_sync(~0u, at, i);
+                if (other > best || (other == best && where < at)) best = other, at = where;
+            }
+            if (at % 32 == lane) taken[at / 2048] |= (u64)1 << at / 32 % 64;
+            best = a[at];
+            sum += best;
+#pragma unroll
+            for (int j = 0; j < KEPT; j++)
+                if (k == 32 * j + lane) weight[j] = best, chosen[j] = at;
+        }
+#pragma unroll
+        for (int j = 0; j < KEPT; j++) {
+            int k = 32 * j + lane;
+            if (k >= o.cols) continue;
+            float w = o.i1 ? weight[j] / sum : weight[j];
+            if constexpr (o.b != 0) w *= row_source<o.b>(p, f, 0)[chosen[j]];
+            put(p, f, k, 0, w);
+            if constexpr (o.i2 >= 0)
+                if (f.store) value_at<int>(p, o.i2, f.row)[k] = chosen[j];
+        }
+    }
+
+    /* i0: experts of a token; b: their weights */
+    DEV void run_expert_sum(const tn_k_args &p, const row_frame &f, int first, int end) {
+        const float *a = row_source<o.a>(p, f, 0), *w = row_source<o.b>(p, f, 0);
+        for (int c = first + threadIdx.x; c < end; c += TN_K_THREADS) {
+            float sum = w[0] * a[c];
+#pragma unroll
+            for (int k = 1; k < o.i0; k++) sum = fmaf(w[k], a[k * o.cols + c], sum);
+            put(p, f, c, first, sum);
+        }
+    }
+
     DEV void run_quantize(const tn_k_args &p, const row_frame &f, int first, int end) {
         const float *a = row_source<o.a>(p, f, first);
         for (int c = first + threadIdx.x; c < end; c += TN_K_THREADS) /* whole blocks: a warp is inside or not */
@@ -81,10 +136,12 @@ template <int I> struct row_step {
         if constexpr (o.store >= 0)
             if (f.store) put_q8_four(value_at<char>(p, o.store, f.row), o.cols, c, e);
     }
+    /* i0: columns of an int8 row where the value holds several */
     DEV void put_quantized(const tn_k_args &p, const row_frame &f, int c, q8_element e) {
+        constexpr int width = o.i0 ? o.i0 : o.cols;
         if (o.dst >= 0) put_q8(f.q8, o.cols, c, e);
         if constexpr (o.store >= 0)
-            if (f.store) put_q8(value_at<char>(p, o.store, f.row), o.cols, c, e);
+            if (f.store) put_q8(q8_row<width>(value_at<char>(p, o.store, f.row), c), width, c % width, e);
     }
 
     /* i0: head size, i1: elements rotated, i2: pairs (i, i + i1 / 2) instead of (2 i, 2 i + 1) */
@@ -127,14 +184,15 @@ template <int I> struct row_step {
         }
     }
 
-    /* i0: encoding */
+    /* i0: encoding, i1: in w */
     DEV void run_embed(const tn_k_args &p, const row_frame &f) {
         constexpr int NB = (o.cols + 31) / 32;
         int id = ((const int *)p.step.ids)[f.row];
+        if (id < 0) id = ((const int *)p.step.chosen)[f.row];
         for (int b = threadIdx.x; b < NB; b += TN_K_THREADS) {
             raw<o.i0> q[1];
             float y[32];
-            load_rows<o.i0, 1, NB>(q, p.w[0], id, b);
+            load_rows<o.i0, 1, NB>(q, p.w[o.i1], id, b);
             decode(q[0], y);
 #pragma unroll
             for (int i = 0; i < 32; i++)
@@ -162,6 +220,8 @@ template <int I> struct row_step {
         if constexpr (o.op == OP_RMS_NORM || o.op == OP_L2_NORM) run_norm(p, f, first, end);
         if constexpr (o.op == OP_SOFTMAX) run_softmax(p, f, first);
         if constexpr (o.op == OP_QUANTIZE) run_quantize(p, f, first, end);
+        if constexpr (o.op == OP_TOP_K) run_top_k(p, f);
+        if constexpr (o.op == OP_EXPERT_SUM) run_expert_sum(p, f, first, end);
         if constexpr (o.op == OP_ROPE) run_rope(p, f, first, end);
         if constexpr (o.op == OP_ROPE_TABLE) run_rope_table(p, f);
         if constexpr (o.op == OP_EMBED) run_embed(p, f);
@@ -176,7 +236,7 @@ template <int I> DEV constexpr int chain_length() {
     constexpr row_op n = row_ops[I], m = row_ops[I + 1 < N_ROW_OPS ? I + 1 : I], q = row_ops[I + 2 < N_ROW_OPS ? I + 2 : I];
     if (n.op != OP_RMS_NORM || n.i0 != n.cols || !n.i1 || n.cols > 32 * TN_K_THREADS) return 1;
     if (m.op != OP_MUL || m.b >= 0 || m.period) return 1;
-    return q.op == OP_QUANTIZE && m.i1 ? 3 : 2;
+    return q.op == OP_QUANTIZE && m.i1 && !q.i0 ? 3 : 2;
 }
 
 template <int I> DEV void run_chain(const tn_k_args &p, const row_frame &f) {
@@ -222,14 +282,14 @@ template <int I> DEV void run_chain(const tn_k_args &p, const row_frame &f) {
     }
 }
 
-/* The launch's ops, from the I-th on. */
-template <int I> DEV void run_row_ops(const tn_k_args &p, const row_frame &f) {
-    if constexpr (I < N_ROW_OPS) {
+/* The launch's ops, from the I-th to the one before END. */
+template <int I, int END = N_ROW_OPS> DEV void run_row_ops(const tn_k_args &p, const row_frame &f) {
+    if constexpr (I < END) {
         if constexpr (row_ops[I].wait) __syncthreads();
         if constexpr (chain_length<I>() > 1) run_chain<I>(p, f);
         else row_step<I>::run(p, f);
-        run_row_ops<I + chain_length<I>()>(p, f);
-    } else if constexpr (N_ROW_OPS > 0) {
+        run_row_ops<I + chain_length<I>(), END>(p, f);
+    } else if constexpr (END > 0) {
         __syncthreads();
     }
 }

@@ -10,15 +10,18 @@ struct row_op {
 };
 
 /* An op on results, column by column. op; operands: value of the part (products first, then these ops in turn), or
- * -1 - i: v[i]; columns of the second one where it repeats, else 0; columns of the row; v[] where it is stored, -1: nowhere */
+ * -1 - i: v[i]; columns of the second one where it repeats, else 0; columns of the row; v[] where it is stored, -1: nowhere; a
+ * number of the op; columns of an int8 row where a value holds several, else 0 */
 struct after_op {
     int op, a, b, period, cols, store;
     double f;
+    int width;
 };
 
-/* encoding of the weight; v[] where the result is stored, -1: nowhere */
+/* encoding of the weight; v[] where the result is stored, -1: nowhere; bytes from one expert's matrix to the next */
 struct product {
     int traits, store;
+    unsigned long long expert_bytes;
 };
 
 /* Products of one width and the ops on them, done by blocks [first_block, first_block + blocks) of the grid. */
