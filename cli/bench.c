@@ -146,6 +146,7 @@ tn_status cli_bench(const cli_options *o, tn_error *err) {
     if (all_zero(o->prompts) && all_zero(o->gens))
         return cli_fail(err, TN_ERR_USAGE, "nothing to measure: -p and -n are both 0");
     if (o->ablate) return bench_ablate(o, err);
+    if (o->against) return bench_against(o, err);
     bench_table table = {.o = o};
     tn_status status = bench_each_test(o, &table, run_test, err);
     bench_table_end(&table);

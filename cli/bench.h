@@ -27,5 +27,7 @@ void bench_test_name(char *out, size_t cap, int64_t n_prompt, int64_t n_gen, int
 tn_status bench_compare(const cli_options *o, tn_error *err);
 /* --ablate: all rules, none, and each of them left out. */
 tn_status bench_ablate(const cli_options *o, tn_error *err);
+/* --against PATH: this program and a peer's llama-bench in turn; TN_ERR_CHECK where it is slower. */
+tn_status bench_against(const cli_options *o, tn_error *err);
 
 #endif

@@ -41,6 +41,7 @@ static tn_status open_model(cli_engine *e, const cli_options *o, const char *pat
         .progress = cli_on_progress,
         .data = (void *)o,
         .vocab_only = vocab_only,
+        .cache_dir = o->cache_dir,
     };
     tn_status status = tn_model_open(&e->model, path, &options, err);
     if (status) return status;

@@ -60,6 +60,7 @@ static const option options[] = {
     {"--act", NULL, "int8|f32", STEPS, 0, CHOICE, AT(act), 0, 0, "whether matmuls may quantise their activations (default: int8)"},
     {"--fuse", NULL, "RULES", STEPS & ~BENCH, 0, TEXT, AT(fuse), 0, 0, "all (default), none, RULE,RULE or -RULE,-RULE"},
     {"--fuse", NULL, "RULES", BENCH, 0, FUSES, AT(fuses), 0, 0, "all (default), none, all,none for both, RULE,RULE or -RULE,-RULE"},
+    {"--cache-dir", NULL, "DIR", STEPS, 0, TEXT, AT(cache_dir), 0, 0, "where code compiled for a GPU is kept (default: ~/.cache/tenon)"},
     {"-ngl", "--gpu-layers", "N", STEPS, 0, TEXT, AT(gpu_layers), 0, 0, "accepted for llama.cpp's sake: all layers run on the backend"},
 
     /* what goes in */
@@ -122,6 +123,7 @@ static const option options[] = {
     {"-r", "--repetitions", "N", BENCH, 0, INT, AT(repetitions), 1, 10000, "how often each test runs (default: 5)"},
     {"--no-warmup", NULL, NULL, BENCH, 0, FLAG, AT(no_warmup), 0, 0, "leave out the run before each test that is not counted"},
     {"--compare", NULL, "A.json B.json", BENCH, 0, PAIR, AT(compared), 0, 0, "tell which tests of two results (json or jsonl) differ by more than noise (Welch's test, 95 %); exit code 1 where B is slower"},
+    {"--against", NULL, "PATH", BENCH, 0, TEXT, AT(against), 0, 0, "a llama-bench to run in turn with this program, -r rounds; prints ratios, and the share of the memory's read rate; exit code 1 where it is faster"},
     {"--ablate", NULL, NULL, BENCH, 0, FLAG, AT(ablate), 0, 0, "all rules, none, and each one left out: what each of them gains"},
     {"-o", "--output", "md|csv|json|jsonl", BENCH, 0, CHOICE, AT(table), 0, 0, "(default: md)"},
 

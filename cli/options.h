@@ -29,7 +29,7 @@ typedef struct cli_options {
     bool help, verbose, quiet, json;
 
     /* model and device */
-    const char *model, *backend, *gpu_layers;
+    const char *model, *backend, *gpu_layers, *cache_dir;
     int32_t threads, n_ctx, n_ubatch;
     int kv_type, act; /* tn_kv_type, tn_act_type */
     const char *fuse;
@@ -67,7 +67,7 @@ typedef struct cli_options {
     cli_ints prompts, gens, depths, thread_counts;
     int32_t repetitions;
     bool no_warmup, ablate;
-    const char *compared[2];
+    const char *compared[2], *against;
 
     /* profile; an n_prompt of -1 is the default */
     int32_t n_prompt, depth;

@@ -41,6 +41,18 @@ static void clear_progress(void) {
     g_progress.shown = false;
 }
 
+/* "writing [#######       ]  50 %, 3 s left": written over the last line, and over what of that is longer. */
+static void write_progress(const char *what, double done, double seconds) {
+    enum { BAR = 24 };
+    char left[40] = "", line[160];
+    int filled = (int)(BAR * done);
+    if (done > 0.01) snprintf(left, sizeof left, ", %.0f s left", seconds * (1 - done) / done);
+    int n = snprintf(line, sizeof line, "%.80s [%.*s%*s] %3d %%%s", what, filled, "########################",
+                     BAR - filled, "", (int)(100 * done), left);
+    fprintf(stderr, "\r%s%*s", line, n < g_progress.width ? g_progress.width - n : 0, "");
+    g_progress.width = n;
+}
+
 void cli_show_progress(const cli_options *o, const char *what, double done) {
     double now = cli_seconds();
     int percent = (int)(100 * done);
@@ -54,7 +66,7 @@ void cli_show_progress(const cli_options *o, const char *what, double done) {
     g_progress.running = true;
     if (now - g_progress.begun < 0.3) return;
     if (g_progress.shown && (percent == g_progress.percent || now - g_progress.written < 0.1)) return;
-    g_progress.width = fprintf(stderr, "\r%s %3d %%", what, percent) - 1;
+    write_progress(what, done, now - g_progress.begun);
     g_progress.shown = true;
     g_progress.percent = percent;
     g_progress.written = now;

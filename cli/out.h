@@ -17,7 +17,7 @@ void *cli_realloc(void *p, size_t bytes);
 void cli_note(const cli_options *o, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Why the program ends, as a line on stderr. */
 void cli_tell_error(const tn_error *err);
-/* How much of some work is done (0..1), as a line on stderr that is written over and goes away at the end: on a
+/* How much of some work is done (0..1), as a bar on stderr that is written over and goes away at the end: on a
  * terminal only, unless -q was given, and only while the work takes longer than a moment. */
 void cli_show_progress(const cli_options *o, const char *what, double done);
 

@@ -68,11 +68,13 @@ static tn_status score_text(cli_engine *e, int32_t *ids, size_t n_ids, tn_error 
                         n_ctx);
     tn_status status = find_bos(e, &bos, err);
     for (size_t c = 0; c < chunks && !status; c++) {
+        cli_show_progress(e->o, "perplexity", (double)c / (double)chunks);
         int32_t *chunk = ids + c * (size_t)n_ctx;
         if (bos >= 0) chunk[0] = bos;
         status = score_chunk(e, chunk, n_ctx, &s, err);
         if (!status && e->o->verbose) cli_note(e->o, "[%zu] %.4f", c + 1, exp(s.sum / (double)s.n));
     }
+    cli_show_progress(e->o, "perplexity", 1);
     if (!status) print_result(e->o, &s, n_ctx, chunks);
     return status;
 }

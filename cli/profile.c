@@ -176,7 +176,7 @@ tn_status cli_profile(const cli_options *given, tn_error *err) {
     job j = {.o = &o, .list = json_array()};
     tn_status status = check(&o, err);
     if (!status) status = open_sessions(&j, err);
-    if (!status) j.peak = tn_peak_bandwidth(j.e[0].model);
+    if (!status) status = tn_peak_bandwidth(j.e[0].model, &j.peak, err);
     if (!status) status = profile_trace_open(&j.trace, o.trace, err);
     if (!status && o.n_prompt) status = run_phase(&j, TN_PHASE_PREFILL, err);
     if (!status && o.n_predict) status = run_phase(&j, TN_PHASE_DECODE, err);

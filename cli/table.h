@@ -22,6 +22,7 @@ cli_spread bench_speed(const bench_row *r); /* tokens a second */
 typedef struct bench_table {
     const cli_options *o;
     int32_t n_rows;
+    int32_t n_slower; /* than a peer */
 } bench_table;
 
 void bench_table_row(bench_table *t, const bench_row *r); /* printed at once; the first begins the table */

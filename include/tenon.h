@@ -64,6 +64,8 @@ typedef struct tn_model_options {
     void (*progress)(void *data, const char *what, double done); /* 0..1 */
     void *data;                                                  /* given to both callbacks */
     bool vocab_only;                                             /* tokenizer and template only, no weights */
+    const char
+        *cache_dir; /* where code compiled for a device is kept; NULL: tenon's folder where the user keeps caches */
 } tn_model_options;
 
 typedef struct tn_model_info {
@@ -299,8 +301,8 @@ TN_API bool tn_node_get_info(const tn_session *session, tn_phase phase, int32_t 
  * read once, every result written once. */
 TN_API uint64_t tn_launch_bytes(const tn_session *session, tn_phase phase, int32_t launch, int32_t n_tokens,
                                 int32_t n_past);
-/* Bytes a second that the model's device reads from its memory, measured (which takes a moment); 0: not known. */
-TN_API double tn_peak_bandwidth(tn_model *model);
+/* Bytes a second that the model's device reads from its memory, measured (which takes a moment); 0: it cannot be. */
+TN_API tn_status tn_peak_bandwidth(tn_model *model, double *bytes_per_second, tn_error *err);
 
 typedef enum tn_verify_what { TN_VERIFY_OPS, TN_VERIFY_RULES, TN_VERIFY_MODEL } tn_verify_what;
 

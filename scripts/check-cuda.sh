@@ -46,7 +46,10 @@ gated="{OP_SILU,0,0,0,512,-1},{OP_MUL,2,1,0,512,-1},{OP_QUANTIZE,3,0,0,512,4}"
 for act in gelu gelu_quick sigmoid softplus silu scale; do
     every+=",{OP_$(tr a-z A-Z <<<$act),1,512,0,0,0,0,-1}"
 done
+compile peak peak COUNT=0
 compile rows-norm rows COUNT=0 N_ROW_OPS=3 "ROW_OPS=$norm"
+compile rows-registers rows COUNT=0 N_ROW_OPS=4 IN_REGISTERS=1 \
+    "ROW_OPS={OP_EXPERT_SUM,0,512,-1,-2,0,512,-1,8},{OP_RMS_NORM,1,512,512,0,0,0,-1,512,0,0,1e-5},{OP_MUL,1,512,0,-3,0,512,4},{OP_QUANTIZE,1,512,512,0,0,0,5}"
 compile rows-every rows COUNT=0 N_ROW_OPS=9 "ROW_OPS=$every"
 compile rows-table rows COUNT=0 N_ROW_OPS=1 "ROW_OPS={OP_ROPE_TABLE,0,128,-1,0,0,-1,0,128,4096,1,1e4,0.25,1,1,32,1}"
 compile rows-select rows COUNT=1 N_ROW_OPS=1 "ROW_OPS={OP_SELECT_ROWS,0,512,-1,0,0,-1,1}"
@@ -69,6 +72,9 @@ for layout in $layouts; do
         compile "experts-$type-$int8" matvec $shape X_AT=0 X_ROW=2304 X_ROWS=4 EXPERTS=4 CHOSEN=6 TOKENS=1 ROWS=4 \
             MIN_BLOCKS=2 LOADS=12 "PRODUCTS={$t,-1,65536},{$t,-1,65536}" "PARTS={512,0,16,0,2,0,3}" N_AFTER_OPS=3 \
             "AFTER_OPS=$gated"
+        # shellcheck disable=SC2086
+        [ "$int8" = 0 ] || compile "experts-many-$type" experts $shape X_ROWS=1 EXPERTS=4 CHOSEN=6 MAX_ROWS=512 \
+            "PRODUCTS={$t,-1,65536},{$t,-1,65536}" "PARTS={512,0,2,0,2,0,3}" N_AFTER_OPS=3 "AFTER_OPS=$gated"
         # shellcheck disable=SC2086
         for rows in 64 $((64 << int8)); do
             # shellcheck disable=SC2086

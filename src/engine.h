@@ -61,7 +61,7 @@ struct tn_session {
 tn_status tn_engine_open_file(tn_model **model, tn_gguf **file, const tn_model_options *options, tn_error *err);
 /* Opens the device of a backend's name, as in tn_model_options. */
 tn_status tn_engine_open_device(const tn_backend **backend, tn_device **device, const char *name, int threads,
-                                tn_error *err);
+                                const char *cache_dir, tn_error *err);
 /* Tells the caller's log, if there is one. */
 void tn_engine_log(const tn_model *model, tn_log_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

@@ -38,6 +38,9 @@ tn_status tn_plan_lives(const tn_plan *p, tn_life **lives, int32_t *n, tn_error 
             }
         }
     tn_free(last);
+    if (status == TN_OK) return TN_OK;
+    tn_free(list);
+    *lives = NULL;
     return status;
 }
 

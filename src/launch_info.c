@@ -87,7 +87,8 @@ static uint64_t read_bytes(const tn_graph *g, const tn_launch *l, int32_t i, con
         } else if (from->out[n->src[k].out].dtype != TN_DTYPE_STATE) {
             tn_shape columns = from->out[n->src[k].out];
             columns.cols = n->src[k].cols;
-            bytes += tn_shape_row_bytes(&columns) * rows_of(&columns, s);
+            const tn_shape *rows = n->op == TN_OP_SELECT_ROWS ? &n->out[0] : &columns;
+            bytes += tn_shape_row_bytes(&columns) * rows_of(rows, s);
         }
     }
     return bytes;
@@ -113,6 +114,7 @@ uint64_t tn_launch_bytes(const tn_session *session, tn_phase phase, int32_t laun
     return bytes;
 }
 
-double tn_peak_bandwidth(tn_model *m) {
-    return m->device && m->backend->peak ? m->backend->peak(m->device) : 0;
+tn_status tn_peak_bandwidth(tn_model *m, double *bytes_per_second, tn_error *err) {
+    *bytes_per_second = 0;
+    return m->device && m->backend->peak ? m->backend->peak(m->device, bytes_per_second, err) : TN_OK;
 }

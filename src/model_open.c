@@ -45,7 +45,7 @@ static tn_status read_file(tn_model *m, tn_error *err) {
 }
 
 tn_status tn_engine_open_device(const tn_backend **backend, tn_device **device, const char *name, int threads,
-                                tn_error *err) {
+                                const char *cache_dir, tn_error *err) {
     const char *variant;
     *backend = tn_backend_find(name, &variant);
     if (!*backend) {
@@ -57,7 +57,7 @@ tn_status tn_engine_open_device(const tn_backend **backend, tn_device **device, 
         }
         return tn_fail(err, TN_ERR_USAGE, "no backend is called '%s'; there are: %s", name, names);
     }
-    tn_device_options options = {.variant = variant, .threads = threads};
+    tn_device_options options = {.variant = variant, .threads = threads, .cache_dir = cache_dir};
     return (*backend)->open(device, &options, err);
 }
 
@@ -102,7 +102,8 @@ static tn_status fill_model(tn_model *m, const tn_model_options *o, tn_error *er
     if (status == TN_OK && o->vocab_only && !m->tokenizer)
         return tn_fail(err, TN_ERR_INPUT, "%s", m->no_tokenizer.text);
     if (status != TN_OK || o->vocab_only) return status;
-    status = tn_engine_open_device(&m->backend, &m->device, o->backend ? o->backend : "cpu", o->threads, err);
+    status = tn_engine_open_device(&m->backend, &m->device, o->backend ? o->backend : "cpu", o->threads, o->cache_dir,
+                                   err);
     return status == TN_OK ? load_weights(m, o, err) : status;
 }
 

@@ -66,27 +66,43 @@ bool tn_has_chat_template(const tn_model *m) {
 
 /* ---- chat ---- */
 
+/* NULL after an error. Where memory runs out, jansson says so, or nothing. */
+static json_t *parse_json(const char *text, const char *what, tn_error *err) {
+    json_error_t e;
+    json_t *v = json_loads(text, 0, &e);
+    if (v) return v;
+    if (!e.text[0] || json_error_code(&e) == json_error_out_of_memory)
+        tn_fail_memory(err);
+    else
+        tn_fail(err, TN_ERR_INPUT, "%s: line %d: %s", what, e.line, e.text);
+    return NULL;
+}
+
+static json_t *parse_messages(const char *text, tn_error *err) {
+    json_t *v = parse_json(text, "messages", err);
+    if (json_is_array(v)) {
+        v = json_pack("{s:o}", "messages", v);
+        if (!v) tn_fail_memory(err);
+    }
+    if (!v || json_is_array(json_object_get(v, "messages"))) return v;
+    json_decref(v);
+    tn_fail(err, TN_ERR_INPUT, "messages: an array of messages is expected, or an object with one");
+    return NULL;
+}
+
 /* The variables that the caller gives: {"messages": [...], ...}. */
 static json_t *given_variables(const tn_message *messages, size_t n, const char *text, tn_error *err) {
-    if (text) {
-        json_error_t e;
-        json_t *v = json_loads(text, 0, &e);
-        if (!v) {
-            tn_fail(err, TN_ERR_INPUT, "messages: line %d: %s", e.line, e.text);
-            return NULL;
-        }
-        if (json_is_array(v)) v = json_pack("{s:o}", "messages", v);
-        if (json_is_array(json_object_get(v, "messages"))) return v;
-        json_decref(v);
-        tn_fail(err, TN_ERR_INPUT, "messages: an array of messages is expected, or an object with one");
-        return NULL;
-    }
+    if (text) return parse_messages(text, err);
     json_t *list = json_array();
     for (size_t i = 0; i < n; i++) {
-        json_t *message = json_pack("{s:s, s:s}", "role", messages[i].role, "content", messages[i].content);
+        json_error_t e = {0};
+        json_t *message = json_pack_ex(&e, 0, "{s:s, s:s}", "role", messages[i].role, "content", messages[i].content);
         if (message && json_array_append_new(list, message) == 0) continue;
         json_decref(list);
-        tn_fail(err, TN_ERR_INPUT, "message %zu is not valid UTF-8", i + 1);
+        if (!message && json_error_code(&e) == json_error_invalid_utf8)
+            tn_fail(err, TN_ERR_INPUT, "message %zu is not valid UTF-8", i + 1);
+        else
+            tn_fail_memory(err);
         return NULL;
     }
     json_t *v = json_pack("{s:o}", "messages", list);
@@ -109,17 +125,17 @@ static json_t *variables(const tn_model *m, json_t *given, const tn_chat_options
     int32_t eos = m->tokenizer ? tn_tokenizer_eos(m->tokenizer) : -1;
     json_t *v = json_pack("{s:b, s:s, s:s, s:s}", "add_generation_prompt", !o->no_generation_prompt, "date_string",
                           date, "bos_token", token_text(m, bos), "eos_token", token_text(m, eos));
-    json_error_t e;
-    json_t *extra = o->extra_json ? json_loads(o->extra_json, 0, &e) : NULL;
-    bool bad = o->extra_json && !json_is_object(extra);
-    bool ok = v && !bad && json_object_update(v, given) == 0 && (!extra || json_object_update(v, extra) == 0);
+    json_t *extra = o->extra_json ? parse_json(o->extra_json, "template variables", err) : NULL;
+    bool bad = o->extra_json && !extra, no_object = extra && !json_is_object(extra);
+    bool ok =
+        v && !bad && !no_object && json_object_update(v, given) == 0 && (!extra || json_object_update(v, extra) == 0);
     json_decref(extra);
     json_decref(given);
     if (ok) return v;
     json_decref(v);
-    if (bad)
+    if (no_object)
         tn_fail(err, TN_ERR_INPUT, "template variables: a JSON object is expected");
-    else
+    else if (!bad)
         tn_fail_memory(err);
     return NULL;
 }

@@ -9,7 +9,7 @@
 
 tn_status tn_rig_open(tn_rig *rig, const char *name, int threads, tn_error *err) {
     *rig = (tn_rig){.exact = !strncmp(name, "cpu", 3)};
-    return tn_engine_open_device(&rig->backend, &rig->device, name, threads, err);
+    return tn_engine_open_device(&rig->backend, &rig->device, name, threads, NULL, err);
 }
 
 void tn_rig_close(tn_rig *rig) {

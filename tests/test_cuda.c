@@ -5,6 +5,7 @@
 #include "backend/cuda/pack.h"
 #include "base/half.h"
 #include "base/mem.h"
+#include "engine.h"
 #include "model/model.h"
 #include "verify.h"
 
@@ -15,6 +16,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <dirent.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -123,6 +128,31 @@ static float packed_element(const uint8_t *m, int traits, tn_cuda_planes p, int3
     }
 }
 
+/* Each expert is a matrix of its own, as if the file had it alone. */
+static void test_packing_experts(void **state) {
+    (void)state;
+    enum { EXPERTS = 3, ROWS = 37, COLS = 512 };
+    tn_weight all = make_weight("w", TN_TYPE_Q6_K, EXPERTS * ROWS, COLS), one = all;
+    all.n_expert = EXPERTS;
+    one.n_out = ROWS;
+    one.bytes = all.bytes / EXPERTS;
+    size_t bytes = tn_cuda_matrix_bytes(&all);
+    assert_int_equal(bytes, tn_cuda_matrix_bytes(&one));
+    uint8_t *got = calloc(1, bytes), *want = calloc(1, bytes);
+    for (int32_t e = 0; e < EXPERTS; e++) {
+        one.data = (const uint8_t *)all.data + (size_t)e * one.bytes;
+        memset(got, 0, bytes);
+        memset(want, 0, bytes);
+        tn_cuda_pack(&all, e, 0, 3, got);
+        tn_cuda_pack(&all, e, 3, (ROWS + 3) / 4, got);
+        tn_cuda_pack(&one, 0, 0, (ROWS + 3) / 4, want);
+        assert_memory_equal(got, want, bytes);
+    }
+    free(got);
+    free(want);
+    free((void *)(uintptr_t)all.data);
+}
+
 static void test_packing(void **state) {
     (void)state;
     for (size_t t = 0; t < COUNT(g_types); t++) {
@@ -155,15 +185,21 @@ static void test_packing(void **state) {
 static bool g_device;          /* one is here */
 static tn_device *g_held_open; /* so that its context is made once, not for every test */
 
+/* Opens the device once; a test of it is skipped where there is none. */
+static tn_status find_device(tn_error *err) {
+    tn_status status =
+        g_held_open ? TN_OK : tn_backend_cuda.open(&g_held_open, &(tn_device_options){.threads = 2}, err);
+    g_device = status == TN_OK;
+    return status;
+}
+
 static void test_word(void **state) {
     (void)state;
     tn_device *d = NULL;
     tn_error err = {0};
-    tn_status status = tn_backend_cuda.open(&d, &(tn_device_options){.threads = 2}, &err);
+    tn_status status = find_device(&err);
     if (status == TN_OK) {
-        g_device = true;
-        print_message("cuda: %s\n", tn_backend_cuda.caps(d)->description);
-        g_held_open = d;
+        print_message("cuda: %s\n", tn_backend_cuda.caps(g_held_open)->description);
         assert_int_equal(tn_backend_cuda.open(&d, &(tn_device_options){.variant = "99"}, &err), TN_ERR_UNAVAILABLE);
         assert_int_equal(tn_backend_cuda.open(&d, &(tn_device_options){.variant = "x"}, &err), TN_ERR_USAGE);
         return;
@@ -171,7 +207,7 @@ static void test_word(void **state) {
     print_message("cuda: tests on a device are skipped: %s\n", err.text);
     assert_int_equal(status, TN_ERR_UNAVAILABLE);
     assert_true(!strncmp(err.text, "cuda: ", 6) && strlen(err.text) > 20);
-    assert_null(d);
+    assert_null(g_held_open);
 }
 
 /* ---- kernels compile ---- */
@@ -295,6 +331,128 @@ static void test_compile(void **state) {
     }
 }
 
+/* ---- the cache of compiled code, and what goes wrong while compiling ---- */
+
+static const char g_tiny[] = "extern \"C\" __global__ void tiny(int *x) { x[threadIdx.x] = 7; }\n";
+
+static tn_status compile_tiny(const tn_device *d, const char *source, tn_cuda_code *code, tn_error *err) {
+    *code = (tn_cuda_code){.source = source, .name = "tiny"};
+    return tn_cuda_compile_all(d, code, 1, err);
+}
+
+/* The only file of a folder. */
+static void only_file(const char *folder, char *path, size_t size) {
+    DIR *dir = opendir(folder);
+    int n = 0;
+    assert_non_null(dir);
+    for (struct dirent *e = readdir(dir); e; e = readdir(dir))
+        if (e->d_name[0] != '.') n++, snprintf(path, size, "%s/%s", folder, e->d_name);
+    closedir(dir);
+    assert_int_equal(n, 1);
+}
+
+static void damage(const char *path, int how) {
+    struct stat st;
+    FILE *f = fopen(path, "r+b");
+    assert_true(f && fstat(fileno(f), &st) == 0);
+    long at = (long)st.st_size / 2;
+    if (how == 0) {
+        fseek(f, at, SEEK_SET);
+        int c = fgetc(f);
+        fseek(f, at, SEEK_SET);
+        fputc(c ^ 1, f);
+    }
+    fclose(f);
+    if (how == 1) assert_int_equal(truncate(path, at), 0);
+    if (how == 2) assert_int_equal(truncate(path, 0), 0);
+}
+
+static void test_cache(void **state) {
+    (void)state;
+    char folder[] = "/tmp/tenon-cuda-XXXXXX", path[400];
+    tn_device *d;
+    tn_cuda_code first, code;
+    tn_error err = {0};
+    if (tn_cuda_open_offline(&d, 90, &err) == TN_ERR_UNAVAILABLE) skip();
+    assert_non_null(mkdtemp(folder));
+    d->cache_dir = tn_strndup(folder, strlen(folder));
+    assert_int_equal(compile_tiny(d, g_tiny, &first, &err), TN_OK);
+    assert_false(first.cached);
+    for (int how = 0; how < 3; how++) {
+        assert_int_equal(compile_tiny(d, g_tiny, &code, &err), TN_OK);
+        assert_true(code.cached && code.bytes == first.bytes && !memcmp(code.cubin, first.cubin, first.bytes));
+        tn_free(code.cubin);
+        only_file(folder, path, sizeof path);
+        damage(path, how);
+        assert_int_equal(compile_tiny(d, g_tiny, &code, &err), TN_OK);
+        assert_false(code.cached);
+        tn_free(code.cubin);
+    }
+    assert_int_equal(compile_tiny(d, "extern \"C\" __global__ void tiny() { nonsense; }\n", &code, &err),
+                     TN_ERR_INTERNAL);
+    assert_non_null(strstr(err.text, "tiny does not compile for sm_90"));
+    assert_non_null(strstr(err.text, "nonsense"));
+    tn_free(first.cubin);
+    unlink(path);
+    rmdir(folder);
+    assert_int_equal(compile_tiny(d, g_tiny, &code, &err), TN_OK); /* the folder is made anew */
+    tn_free(code.cubin);
+    unlink(path);
+    rmdir(folder);
+    tn_backend_cuda.close(&d);
+}
+
+static void test_architectures(void **state) {
+    (void)state;
+    tn_device *d;
+    tn_error err = {0};
+    if (tn_cuda_open_offline(&d, 90, &err) == TN_ERR_UNAVAILABLE) skip();
+    tn_backend_cuda.close(&d);
+    assert_int_equal(tn_cuda_open_offline(&d, 75, &err), TN_ERR_UNAVAILABLE);
+    assert_non_null(strstr(err.text, "sm_75 is too old"));
+    assert_null(d);
+    assert_int_equal(tn_cuda_open_offline(&d, 999, &err), TN_ERR_UNAVAILABLE);
+    assert_non_null(strstr(err.text, "has no sm_999"));
+    assert_null(d);
+}
+
+/* ---- planning without a device ---- */
+
+static tn_status open_plan(const char *name, tn_model **m, tn_session **s, tn_error *err) {
+    char path[400];
+    *m = NULL, *s = NULL;
+    snprintf(path, sizeof path, "%s/reference/%s.gguf", TESTS_DATA_BUILD, name);
+    tn_status status = tn_model_open(m, path, &(tn_model_options){.backend = "cuda:plan", .threads = 1}, err);
+    if (status == TN_OK) status = tn_session_open(s, *m, &(tn_session_options){.n_ctx = 64}, err);
+    return status;
+}
+
+/* It plans, whichever allocation fails, and says that it runs nothing. */
+static void test_plan_only(void **state) {
+    (void)state;
+    static const char *const names[] = {"llama-q.Q4_K-pure", "qwen35moe-a.F32", "gemma4-moe.F32"};
+    for (size_t i = 0; i < COUNT(names); i++) {
+        tn_model *m;
+        tn_session *s;
+        tn_error err = {0};
+        tn_status status = TN_ERR_RESOURCES;
+        for (long n = 0; status != TN_OK; n += 1 + n / 16) {
+            tn_alloc_fail_after(n);
+            status = open_plan(names[i], &m, &s, &err);
+            tn_alloc_fail_after(-1);
+            if (status != TN_OK && status != TN_ERR_RESOURCES) fail_msg("%s: %s", names[i], err.text);
+            if (status == TN_OK) {
+                assert_true(n > 100);
+                assert_int_equal(tn_step(s, &(tn_batch){.ids = (int32_t[]){1}, .n_tokens = 1}, &err),
+                                 TN_ERR_UNAVAILABLE);
+                assert_non_null(strstr(err.text, "runs nothing"));
+            }
+            tn_session_close(&s);
+            tn_model_close(&m);
+        }
+    }
+}
+
 /* ---- a graph on a backend ---- */
 
 typedef struct bench {
@@ -404,7 +562,8 @@ static void compare(sample *s, double bound, const char *what) {
 }
 
 static void need_device(void) {
-    if (!g_device) skip();
+    tn_error err;
+    if (!g_device && find_device(&err) != TN_OK) skip();
 }
 
 /* ---- ops ---- */
@@ -803,18 +962,62 @@ static void test_sequences(void **state) {
     json_decref(list);
 }
 
-/* An argument is a pattern of tests to leave out. */
+/* ---- failures on a device ---- */
+
+static void test_out_of_memory(void **state) {
+    (void)state;
+    need_device();
+    uint64_t p;
+    tn_error err = {0};
+    assert_int_equal(g_held_open->cu.context_set(g_held_open->context), 0);
+    assert_int_equal(tn_cuda_alloc(g_held_open, (size_t)1 << 46, "a test", &p, &err), TN_ERR_RESOURCES);
+    assert_true(strstr(err.text, "out of memory: a test: 67108864.0 MiB needed") && strstr(err.text, "MiB free"));
+}
+
+/* The last test: nothing can be run in the process after it. A page table that points nowhere makes a kernel fail. */
+static void test_lost(void **state) {
+    (void)state;
+    need_device();
+    tn_model *m = open_model("llama-a.F32");
+    tn_session *s;
+    tn_error err = {0};
+    int32_t id = 1;
+    assert_int_equal(tn_session_open(&s, m, &(tn_session_options){.n_ctx = 64}, &err), TN_OK);
+    tn_batch batch = {.ids = &id, .n_tokens = 1};
+    assert_int_equal(tn_step(s, &batch, &err), TN_OK);
+    s->pages[0] = 1 << 28;
+    assert_int_equal(tn_step(s, &batch, &err), TN_ERR_RESOURCES);
+    assert_true(!strncmp(err.text, "cuda: a step failed: ", 21));
+    assert_int_equal(tn_step(s, &batch, &err), TN_ERR_RESOURCES);
+    assert_non_null(strstr(err.text, "the device was lost: cuda: a step failed: "));
+    tn_session_close(&s);
+    tn_model_close(&m);
+}
+
+/* An argument is a pattern of the tests to run. */
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_packing),   cmocka_unit_test(test_word),
-        cmocka_unit_test(test_compile),   cmocka_unit_test(test_embed),
-        cmocka_unit_test(test_rows),      cmocka_unit_test(test_matmul),
-        cmocka_unit_test(test_attention), cmocka_unit_test(test_attention_shares),
-        cmocka_unit_test(test_tiles),     cmocka_unit_test(test_models),
-        cmocka_unit_test(test_experts),   cmocka_unit_test(test_verify),
+        cmocka_unit_test(test_packing_experts),
+        cmocka_unit_test(test_packing),
+        cmocka_unit_test(test_word),
+        cmocka_unit_test(test_plan_only),
+        cmocka_unit_test(test_compile),
+        cmocka_unit_test(test_embed),
+        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_matmul),
+        cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_attention_shares),
+        cmocka_unit_test(test_tiles),
+        cmocka_unit_test(test_models),
+        cmocka_unit_test(test_experts),
+        cmocka_unit_test(test_verify),
         cmocka_unit_test(test_sequences),
+        cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_architectures),
+        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_lost),
     };
-    if (argc > 1) cmocka_set_skip_filter(argv[1]);
+    if (argc > 1) cmocka_set_test_filter(argv[1]);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     tn_backend_cuda.close(&g_held_open);
     return failed;

@@ -307,6 +307,14 @@ static bool is_read(const tn_graph *g, tn_val v) {
     return false;
 }
 
+/* The largest of the result, beside it or in its place. */
+static void choose(maker *m) {
+    tn_graph *g = m->g;
+    if (!chance(&m->r, 3)) return;
+    tn_val result = {.node = g->output, .cols = g->nodes[g->output].out[0].cols};
+    *(chance(&m->r, 2) ? &g->output : &g->choice) = tn_g_argmax(g, result, name(m)).node;
+}
+
 /* All that nobody reads comes together in the result, but for a few dead ends. */
 static void finish(maker *m) {
     tn_val sum = {0};
@@ -333,6 +341,7 @@ static void finish(maker *m) {
     m->g->output = sum.node;
     if (chance(&m->r, 4))
         tn_g_scale(m->g, (tn_val){.node = sum.node, .cols = m->g->nodes[sum.node].out[0].cols}, 2, name(m));
+    choose(m);
 }
 
 /* How a case is run, apart from its graph. */
@@ -530,10 +539,10 @@ static double bound(const setting *s) {
     return s->act_f32 ? 1e-4 : 0.2;
 }
 
-/* Experts and sums of what cancels turn a small difference into a large one. */
+/* Experts, choices and sums of what cancels turn a small difference into a large one. */
 static bool is_tame(const tn_graph *g) {
     for (int32_t i = 0; i < g->n; i++)
-        if (g->nodes[i].op == TN_OP_TOP_K) return false;
+        if (g->nodes[i].op == TN_OP_TOP_K || g->nodes[i].op == TN_OP_ARGMAX) return false;
     return true;
 }
 
@@ -567,6 +576,7 @@ static void cut(tn_graph *to, const tn_graph *g, int32_t last) {
     *to = *g;
     to->arena = (tn_arena){0};
     to->nodes = NULL;
+    to->choice = 0;
     to->n = to->cap = 0;
     keep[last] = true;
     for (int32_t i = last; i >= 0; i--)

@@ -185,7 +185,8 @@ static void test_legal(void **state) {
     BREAK("q has another width than the heads", SRC(attention, 0).cols = DIM)                                        \
     BREAK("the cache has other heads", NODE(attention)->attr.v_dim = 8)                                              \
     BREAK("the choice is no argmax", g->choice = g->n)                                                               \
-    BREAK("the choice is no argmax", g->choice = g->output) BREAK("not one index", NODE(chosen)->out[0].cols = 2)    \
+    BREAK("the choice is no argmax", g->choice = g->output)                                                          \
+    BREAK("not one index", NODE(chosen)->out[0].cols = 2)                                                            \
         BREAK("chooses from what is not f32", NODE(logits)->out[0].dtype = TN_I32)                                   \
             BREAK("no output", g->output = -1) BREAK("no output", g->output = g->n)
 

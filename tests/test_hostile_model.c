@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <jansson.h>
 
 #define COUNT(a) ((int)(sizeof(a) / sizeof *(a)))
 
@@ -411,6 +412,44 @@ static void test_step_memory(void **state) {
     free(b.p);
 }
 
+/* The same of a conversation: its JSON, what is rendered of it, and the tokens. */
+static void test_chat_memory(void **state) {
+    (void)state;
+    static const char messages[] =
+        "[{\"role\": \"user\", \"content\": \"abc<x\"}, {\"role\": \"b\", \"content\": \"\"}]";
+    tn_chat_options o = {.chat_template =
+                             "{% for m in messages %}>{{ m.role }}{{ m.content | trim }}{% endfor %}{{ x }}",
+                         .extra_json = "{\"x\": [1, \"c\"]}"};
+    bytes b = tiny(&variants[0]);
+    tn_error err = {0};
+    tn_gguf *file;
+    tn_model *model;
+    assert_int_equal(tn_gguf_open_memory(&file, b.p, b.n, &err), TN_OK);
+    assert_int_equal(tn_engine_open_file(&model, &file, &(tn_model_options){.vocab_only = true}, &err), TN_OK);
+    tn_status status = TN_ERR_RESOURCES;
+    long n = 0;
+    json_set_alloc_funcs(tn_alloc, tn_free);
+    for (; status != TN_OK; n++) {
+        char *text = NULL;
+        int32_t *ids = NULL;
+        size_t n_ids = 0;
+        tn_alloc_fail_after(n);
+        status = tn_chat_render(model, NULL, 0, messages, &o, &text, &ids, &n_ids, &err);
+        tn_alloc_fail_after(-1);
+        /* where its lexer has no memory, jansson tells of a syntax error */
+        bool expected = status == TN_ERR_RESOURCES || strstr(err.text, ": line 1: ");
+        if (status != TN_OK && (!expected || err.code != status || text || ids))
+            fail_msg("allocation %ld: status %d: %s", n, status, err.text);
+        if (status == TN_OK) assert_string_equal(text, ">userabc<x>b[1, 'c']");
+        tn_free(text);
+        tn_free(ids);
+    }
+    json_set_alloc_funcs(malloc, free);
+    assert_true(n > 20);
+    tn_model_close(&model);
+    free(b.p);
+}
+
 /* More than any machine has is refused before it is touched. */
 static void test_too_large(void **state) {
     (void)state;
@@ -434,10 +473,10 @@ static void test_too_large(void **state) {
 int main(int argc, char **argv) {
     g_full = argc > 1 && !strcmp(argv[1], "--full");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good),      cmocka_unit_test(test_truncated), cmocka_unit_test(test_flipped),
-        cmocka_unit_test(test_keys),      cmocka_unit_test(test_odd_keys),  cmocka_unit_test(test_tensors),
-        cmocka_unit_test(test_weights),   cmocka_unit_test(test_memory),    cmocka_unit_test(test_step_memory),
-        cmocka_unit_test(test_too_large),
+        cmocka_unit_test(test_good),        cmocka_unit_test(test_truncated), cmocka_unit_test(test_flipped),
+        cmocka_unit_test(test_keys),        cmocka_unit_test(test_odd_keys),  cmocka_unit_test(test_tensors),
+        cmocka_unit_test(test_weights),     cmocka_unit_test(test_memory),    cmocka_unit_test(test_step_memory),
+        cmocka_unit_test(test_chat_memory), cmocka_unit_test(test_too_large),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -56,16 +56,17 @@ static void check_ops(const char *variant, uint64_t max_window, const char *cons
 }
 
 static void test_ops(void **state) {
-    static const char *const ops[] = {"embed",    "rope_table", "select_rows", "rms_norm", "l2_norm", "add",
-                                      "mul",      "scale",      "softcap",     "silu",     "gelu",    "gelu_quick",
-                                      "sigmoid",  "softplus",   "softmax",     "quantize", "matmul",  "rope",
-                                      "kv_write", "attention",  "argmax",      NULL};
+    static const char *const ops[] = {
+        "embed",     "rope_table", "select_rows", "rms_norm", "l2_norm",         "add",       "mul",
+        "scale",     "softcap",    "silu",        "gelu",     "gelu_quick",      "sigmoid",   "softplus",
+        "softmax",   "quantize",   "matmul",      "rope",     "kv_write",        "attention", "argmax",
+        "matmul_id", "top_k",      "expert_sum",  "conv1d",   "gated_delta_net", NULL};
     check_ops(*state, 0, ops);
 }
 
 /* Bindings of a few kilobytes: weights lie in many windows, matrices in several pieces. */
 static void test_small_bindings(void **state) {
-    static const char *const ops[] = {"embed", "matmul", "mul", NULL};
+    static const char *const ops[] = {"embed", "matmul", "matmul_id", "mul", NULL};
     (void)state;
     check_ops("webgpu", 4096, ops);
 }

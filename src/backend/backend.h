@@ -10,8 +10,9 @@ typedef struct tn_memory tn_memory;   /* a session's caches and arena on a devic
 typedef struct tn_program tn_program; /* a compiled plan, bound to a memory */
 
 typedef struct tn_device_options {
-    const char *variant; /* what follows "name:" in the backend's name; NULL: the best */
-    int threads;         /* 0: one per core */
+    const char *variant;   /* what follows "name:" in the backend's name; NULL: the best */
+    int threads;           /* 0: one per core */
+    const char *cache_dir; /* where compiled code is kept; NULL: where the user keeps caches */
 } tn_device_options;
 
 typedef struct tn_caps {
@@ -99,9 +100,9 @@ typedef struct tn_backend {
     /* Runs one step with every launch timed by the device's own clock, in seconds from the step's start: as many times as
      * the plan has launches. NULL: it cannot. */
     tn_status (*profile)(tn_program *program, const tn_step_input *step, tn_launch_time *times, tn_error *err);
-    /* Bytes a second that the device reads from its memory at best, measured, which may take a moment; 0: not known.
+    /* Bytes a second that the device reads from its memory at best, measured, which may take some tenths of a second.
      * NULL: it cannot. */
-    double (*peak)(tn_device *device);
+    tn_status (*peak)(tn_device *device, double *bytes_per_second, tn_error *err);
     /* What is to be known of a device, its limits and features: lines "name: value". NULL: nothing. */
     void (*facts)(const tn_device *device, tn_buf *facts);
 } tn_backend;

@@ -2,6 +2,9 @@
 import csv
 import io
 import json
+import os
+import pty
+import subprocess
 
 import base
 
@@ -130,6 +133,33 @@ class Bench(base.Case):
         self.assertIn("tg2", table)
         self.assertRegex(table, r"\| -group +\|")
         self.bad(base.USAGE, "bench", "-m", self.model, "--ablate", "--fuse", "none", says="--ablate")
+
+    def on_terminal(self, *words):
+        """stdout, and what is written to a stderr that is a terminal."""
+        here, there = pty.openpty()
+        with subprocess.Popen([base.OPTIONS.tenon, *words], stdout=subprocess.PIPE, stderr=there) as run:
+            os.close(there)
+            talk = b""
+            try:
+                while part := os.read(here, 65536):
+                    talk += part
+            except OSError:  # the other end is closed
+                pass
+            out = run.stdout.read()
+        os.close(here)
+        self.assertEqual(run.returncode, 0, talk)
+        return out.decode(), talk.decode()
+
+    def test_progress_on_a_terminal_only(self):
+        words = ["bench", "-m", self.model, "-p", "64", "-n", "0", "-r", "4000", "-t", "1"]
+        out, talk = self.on_terminal(*words)
+        self.assertRegex(talk, r"\rpp64 \[#* *\] +\d+ %")
+        self.assertTrue(talk.endswith("\r"))  # it goes away
+        self.assertNotIn("\r", out)
+        out, talk = self.on_terminal(*words, "-q")
+        self.assertEqual(talk, "")
+        code, out, err = self.tenon(*words)
+        self.assertEqual((code, err), (0, ""))
 
     def test_nothing_to_measure(self):
         for form in ("md", "csv", "json", "jsonl"):

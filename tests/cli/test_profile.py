@@ -23,6 +23,8 @@ class Profile(base.Case):
             self.assertAlmostEqual(sum(r["share"] for r in regions), 1, places=6)
             self.assertLessEqual(phase["launch_seconds"], phase["timed_seconds"])
             self.assertTrue(all(r["seconds"]["mean"] > 0 and r["bytes"] > 0 for r in regions))
+            for r in regions:
+                self.assertAlmostEqual(r["of_peak"], r["bytes_per_second"] / phase["peak_bytes_per_second"])
             times = [r["seconds"]["mean"] for r in regions]
             self.assertEqual(times, sorted(times, reverse=True))
         # every weight is read once for a token

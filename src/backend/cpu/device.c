@@ -246,4 +246,5 @@ const tn_backend tn_backend_cpu = {
     .submit = tn_cpu_submit,
     .wait = tn_cpu_wait,
     .profile = tn_cpu_profile,
+    .peak = tn_cpu_read_rate,
 };

@@ -6,10 +6,16 @@
 
 #include <string.h>
 
+enum { ROWS_BEFORE = 2 }; /* so many norms are done again by every block rather than once, before */
 enum { MATVEC_ROWS = 8, MAX_ATTEND_GROUP = 16, MAX_TILE_PRODUCTS = 2, MAX_SPLITS = 32 };
 enum { ARGMAX_COLUMNS = 4096 };             /* of a block */
 enum { CONV_CHUNK = 16, DELTA_CHUNK = 16 }; /* tokens of a run worked on at once */
 enum { MATVEC_LOADS = 12 };                 /* of 16 bytes, in flight in a lane */
+enum {
+    EXPERTS_ROWS = 64,
+    EXPERTS_TOKENS = 32,
+    STAGE_EXPERTS = (64 + 32) * 144 + 4 * (64 * 16 + 32 * 8)
+}; /* of experts.cu */
 
 #define KERNEL(entry, core, act, rows, name) extern const char tn_cuda_source_##entry[];
 #include "backend/cuda/kernels.def"
@@ -192,18 +198,31 @@ static void row_numbers(maker *m, const tn_node *n, int32_t i[3], double f[6]) {
     }
 }
 
-/* A norm or a product with a vector that only the next op reads need not leave the registers. */
-static void number_chain(const maker *m, int32_t i, int32_t number[3]) {
-    const tn_node *n = node_at(m, i);
-    int32_t readers = 0;
-    for (int32_t j = i + 1; j < m->ask->n; j++)
-        for (int k = 0; k < node_at(m, j)->n_src; k++) readers += node_at(m, j)->src[k].node == m->ask->nodes[i];
-    bool next = readers == 1 && last_use(m, i) == i + 1 && m->form.role[i + 1] == TN_BEFORE;
-    bool stored = !m->ask->plan || m->ask->plan->offset[m->ask->nodes[i] * TN_MAX_OUT] >= 0;
-    bool fours = n->out[0].cols % 4 == 0 && n->src[0].first % 4 == 0;
-    if (n->op == TN_OP_RMS_NORM && !n->attr.head_dim && fours)
-        number[1] = next && !stored && node_at(m, i + 1)->src[0].node == m->ask->nodes[i];
-    if (n->op == TN_OP_MUL) number[1] = next && node_at(m, i + 1)->op == TN_OP_QUANTIZE;
+/* Whether a row op can keep a row in registers: all it reads are rows of the same columns, read by fours, or one number. */
+static bool fits_registers(const maker *m, const tn_node *n, int32_t cols) {
+    bool norm = n->op == TN_OP_RMS_NORM || n->op == TN_OP_QUANTIZE, sum = n->op == TN_OP_EXPERT_SUM;
+    if (tn_ops[n->op].class != TN_ELEMENT && !norm && !sum) return false;
+    if (n->out[0].cols != cols || (norm && n->attr.head_dim)) return false;
+    for (int k = 0; k < n->n_src; k++) {
+        bool inside = index_in(m, n->src[k].node) >= 0, one = k == 1 && n->src[k].cols == 1;
+        if (sum ? inside || n->src[0].first % 4 : n->src[k].cols != cols && !one) return false;
+        if (inside ? n->src[k].first != 0 || n->src[k].cols != cols : n->src[k].first % 4 && !one && !sum)
+            return false;
+    }
+    return true;
+}
+
+/* Whether the launch's row ops, on whole rows, keep them in registers. Without a norm there is nothing to gain. */
+static bool in_registers(const maker *m) {
+    int32_t cols = node_at(m, 0)->out[0].cols;
+    bool norm = false;
+    if (m->slot_parts > 1 || m->slot_after || cols % 4 || cols > 32 * TN_K_THREADS) return false;
+    for (int32_t i = 0; i < m->ask->n; i++) {
+        if (m->form.role[i] != TN_BEFORE) continue;
+        if (!fits_registers(m, node_at(m, i), cols)) return false;
+        norm |= node_at(m, i)->op == TN_OP_RMS_NORM;
+    }
+    return norm;
 }
 
 /* Whether a row op reads what one before it wrote, or writes where one before it was at work. */
@@ -232,7 +251,6 @@ static void put_row_op(maker *m, int32_t i) {
         if (n->n_src > 1) b = row_operand(m, n->src[1]);
         if (n->n_src > 1 && n->src[1].cols < cols) period = n->src[1].cols;
     }
-    number_chain(m, i, number);
     if (n->op == TN_OP_TOP_K) number[2] = store_output(m, i, 1);
     int32_t dst = n->op == TN_OP_QUANTIZE && last_use(m, i) >= 0 ? 0 : m->slot[i];
     tn_buf_printf(m->head, "{%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%.17g,%.17g,%.17g,%.17g,%.17g,%.17g},", (int)n->op,
@@ -248,7 +266,8 @@ static void put_row_ops(maker *m) {
     int32_t before = m->n_row_ops;
     for (int32_t i = 0; i < m->ask->n; i++) /* those on a head's result work like row ops */
         if (m->form.role[i] == TN_AFTER && m->slot_after) put_row_op(m, i);
-    tn_buf_printf(m->head, "\n#define N_ROW_OPS %d\n#define N_BEFORE %d\n", m->n_row_ops, before);
+    tn_buf_printf(m->head, "\n#define N_ROW_OPS %d\n#define N_BEFORE %d\n#define IN_REGISTERS %d\n", m->n_row_ops,
+                  before, in_registers(m));
 }
 
 /* ---- ops on results ---- */
@@ -351,7 +370,9 @@ static int32_t rows_of_warp(maker *m, const part_shape *part) {
 /* The tables of products, ops on results and parts; `tile` columns of each product a block, where they `share` a tile so many
  * together; at most `cap` blocks a part. */
 static void put_parts(maker *m, part_shape *part, int32_t tile, bool share, int32_t cap) {
-    int32_t local[TN_LAUNCH_MAX], block = 0, product = 0, after = 0, experts = n_chosen(m);
+    int32_t local[TN_LAUNCH_MAX], block = 0, product = 0, after = 0, chosen = n_chosen(m);
+    int32_t copies =
+        chosen && !strcmp(m->to->kernel->entry, "matvec") ? chosen : 1; /* its blocks are those of one token */
     tn_buf_printf(m->head, "#define FIRST_WEIGHT %d\n#define PRODUCTS ", m->n_weights);
     for (int32_t p = 0; p < m->form.n_parts; p++)
         for (int32_t i = 0; i < m->ask->n; i++) {
@@ -378,9 +399,8 @@ static void put_parts(maker *m, part_shape *part, int32_t tile, bool share, int3
     tn_buf_printf(m->head, "\n#define N_AFTER_OPS %d\n#define PARTS ", after);
     after = 0;
     for (int32_t p = 0; p < m->form.n_parts; p++) {
-        int32_t each = share ? tile / part[p].products : tile;
-        int32_t tiles =
-            experts ? (part[p].cols / experts + each - 1) / each * experts : (part[p].cols + each - 1) / each;
+        int32_t each = share ? tile / part[p].products : tile, cols = part[p].cols / (chosen ? chosen : 1);
+        int32_t tiles = (cols + each - 1) / each * copies;
         int32_t blocks = tiles < cap ? tiles : cap;
         tn_buf_printf(m->head, "{%d,%d,%d,%d,%d,%d,%d},", part[p].cols, block, blocks, product, part[p].products,
                       after, part[p].afters);
@@ -482,6 +502,19 @@ static void make_matmul(maker *m, part_shape *part, int32_t max_products) {
     m->to->grid[0] = (unsigned)((m->max_rows + tile.tokens - 1) / tile.tokens);
 }
 
+/* Blocks for every expert, whoever chose it. */
+static void make_experts(maker *m, part_shape *part, int32_t max_products) {
+    const tn_src *x = activation(m);
+    place_slots(m, 1, 0);
+    put_activation(m, x);
+    put_parts(m, part, EXPERTS_ROWS, false, INT32_MAX);
+    int32_t rows = (int32_t)tn_align_up((size_t)m->max_rows, 4);
+    tn_buf_printf(m->head, "#define MAX_ROWS %d\n", rows);
+    m->to->shared_bytes =
+        STAGE_EXPERTS + (size_t)rows * 4 + (size_t)max_products * EXPERTS_TOKENS * (EXPERTS_ROWS + 1) * 4;
+    m->to->grid[1] = (unsigned)tn_src_weight(m->g, node_at(m, core_at(m))->src[1])->n_expert;
+}
+
 static void make_matmuls(maker *m) {
     part_shape part[TN_LAUNCH_MAX];
     int32_t max_products = 0;
@@ -491,6 +524,8 @@ static void make_matmuls(maker *m) {
     }
     if (!strcmp(m->to->kernel->entry, "matvec"))
         make_matvec(m, part, max_products);
+    else if (!strcmp(m->to->kernel->entry, "experts"))
+        make_experts(m, part, max_products);
     else
         make_matmul(m, part, max_products);
 }
@@ -706,7 +741,7 @@ static const tn_cuda_kernel *choose(const maker *m) {
 }
 
 const char *tn_cuda_build(tn_cuda_launch *launch, const tn_cuda_ask *ask, tn_buf *head) {
-    static const tn_form_limits limits = {has_row_op, MATVEC_ROWS};
+    static const tn_form_limits limits = {has_row_op, ROWS_BEFORE};
     maker m = {.ask = ask, .g = ask->graph, .to = launch, .head = head};
     *launch = (tn_cuda_launch){.grid = {1, 1, 1}};
     const char *why = tn_form_of(&m.form, m.g, ask->nodes, ask->n, &limits);

@@ -1,5 +1,6 @@
 /* Source text -> machine code: NVRTC, several at a time, and a cache on disk keyed by everything the code depends on: the
- * whole source (ops, shapes and all), the architecture, the compiler's version. */
+ * whole source (ops, shapes and all), the architecture, the compiler's version and options. A file that is not as it was
+ * written is compiled anew. */
 #include "backend/cuda/cuda.h"
 #include "base/mem.h"
 
@@ -44,35 +45,46 @@ char *tn_cuda_cache_dir(void) {
     return NULL;
 }
 
+static const char *const options[] = {"--fmad=false", "--std=c++17", "--diag-suppress=39,177",
+                                      "--device-as-default-execution-space"};
+enum { N_OPTIONS = sizeof options / sizeof *options };
+
 /* FNV-1a */
-static uint64_t hash(uint64_t h, const char *s) {
-    for (; *s; s++) h = (h ^ (unsigned char)*s) * UINT64_C(0x100000001b3);
+static uint64_t hash(uint64_t h, const void *data, size_t n) {
+    for (size_t i = 0; i < n; i++) h = (h ^ ((const unsigned char *)data)[i]) * UINT64_C(0x100000001b3);
     return h;
+}
+static const uint64_t hash_begin = UINT64_C(0xcbf29ce484222325);
+
+static uint64_t hash_code(uint64_t h, const tn_cuda_code *code) {
+    for (int i = 0; i < N_OPTIONS; i++) h = hash(h, options[i], strlen(options[i]) + 1);
+    return hash(h, code->source, strlen(code->source));
 }
 
 /* DIR/cuda-sm90-13.0-HASH.cubin; two hashes from different beginnings make 128 bits. */
 static bool cache_path(const tn_device *d, const tn_cuda_code *code, char *path, size_t size) {
     int major = 0, minor = 0;
     if (!d->cache_dir || d->rtc.version(&major, &minor)) return false;
-    uint64_t a = hash(UINT64_C(0xcbf29ce484222325), code->source),
-             b = hash(UINT64_C(0x9e3779b97f4a7c15), code->source);
+    uint64_t a = hash_code(hash_begin, code), b = hash_code(UINT64_C(0x9e3779b97f4a7c15), code);
     int n = snprintf(path, size, "%s/cuda-sm%d-%d.%d-%016llx%016llx.cubin", d->cache_dir, d->arch, major, minor,
                      (unsigned long long)a, (unsigned long long)b);
     return n > 0 && (size_t)n < size;
 }
 
+/* A file is the code and the hash of it. */
 static bool read_cached(const char *path, tn_cuda_code *code) {
     FILE *f = fopen(path, "rb");
     if (!f) return false;
-    struct stat s;
-    bool ok = fstat(fileno(f), &s) == 0 && s.st_size > 0;
-    if (ok) code->cubin = tn_alloc((size_t)s.st_size);
-    ok = ok && code->cubin && fread(code->cubin, 1, (size_t)s.st_size, f) == (size_t)s.st_size;
+    struct stat st;
+    uint64_t sum = 0;
+    bool ok = fstat(fileno(f), &st) == 0 && st.st_size > (off_t)sizeof sum;
+    code->bytes = ok ? (size_t)st.st_size - sizeof sum : 0;
+    if (ok) code->cubin = tn_alloc(code->bytes);
+    ok = ok && code->cubin && fread(code->cubin, 1, code->bytes, f) == code->bytes;
+    ok = ok && fread(&sum, sizeof sum, 1, f) == 1 && sum == hash(hash_begin, code->cubin, code->bytes);
     fclose(f);
-    if (ok) {
-        code->bytes = (size_t)s.st_size;
-        return true;
-    }
+    code->cached = ok;
+    if (ok) return true;
     tn_free(code->cubin);
     code->cubin = NULL;
     return false;
@@ -84,7 +96,8 @@ static void write_cached(const char *path, const tn_cuda_code *code) {
     snprintf(part, sizeof part, "%s.%d.%p", path, (int)getpid(), (const void *)code);
     FILE *f = fopen(part, "wb");
     if (!f) return;
-    bool ok = fwrite(code->cubin, 1, code->bytes, f) == code->bytes;
+    uint64_t sum = hash(hash_begin, code->cubin, code->bytes);
+    bool ok = fwrite(code->cubin, 1, code->bytes, f) == code->bytes && fwrite(&sum, sizeof sum, 1, f) == 1;
     ok = fclose(f) == 0 && ok;
     if (!ok || rename(part, path)) unlink(part);
 }
@@ -120,12 +133,12 @@ static tn_status compile(const tn_device *d, tn_cuda_code *code) {
     const tn_rtc *rtc = &d->rtc;
     char arch[40], log[380];
     snprintf(arch, sizeof arch, "--gpu-architecture=sm_%d", d->arch);
-    const char *const options[] = {arch, "--fmad=false", "--std=c++17", "--diag-suppress=39,177",
-                                   "--device-as-default-execution-space"};
+    const char *all[N_OPTIONS + 1] = {arch};
+    memcpy(all + 1, options, sizeof options);
     void *program = NULL;
     if (rtc->create(&program, code->source, code->name, 0, NULL, NULL)) return tn_fail_memory(&code->error);
     tn_status status = TN_OK;
-    if (rtc->compile(program, sizeof options / sizeof *options, options)) {
+    if (rtc->compile(program, N_OPTIONS + 1, all)) {
         first_lines(rtc, program, log, sizeof log);
         status = tn_fail(&code->error, TN_ERR_INTERNAL, "cuda: kernel %s does not compile for sm_%d: %s", code->name,
                          d->arch, log);

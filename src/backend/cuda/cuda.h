@@ -94,6 +94,7 @@ typedef struct tn_cuda_code {
     const char *source, *name; /* whole text; file's name for messages */
     void *cubin;               /* tn_free */
     size_t bytes;
+    bool cached; /* it came from the disk */
     tn_status status;
     tn_error error;
 } tn_cuda_code;
@@ -120,6 +121,8 @@ tn_status tn_cuda_profile(tn_program *program, const tn_step_input *step, tn_lau
 
 /* Device memory; a failure tells what was needed and what is free. */
 tn_status tn_cuda_alloc(tn_device *device, size_t bytes, const char *what, uint64_t *p, tn_error *err);
+/* Bytes a second that its memory gives to a kernel that only reads; peak.c. */
+tn_status tn_cuda_peak(tn_device *device, double *bytes_per_second, tn_error *err);
 /* A device that can only plan and compile, for an architecture (90: sm_90). For tests and checks where there is no GPU. */
 tn_status tn_cuda_open_offline(tn_device **device, int arch, tn_error *err);
 

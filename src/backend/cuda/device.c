@@ -135,7 +135,8 @@ static tn_status device_open(tn_device **device, const tn_device_options *option
         return status;
     }
     fill_caps(d);
-    d->cache_dir = tn_cuda_cache_dir();
+    d->cache_dir =
+        options->cache_dir ? tn_strndup(options->cache_dir, strlen(options->cache_dir)) : tn_cuda_cache_dir();
     *device = d;
     return TN_OK;
 }
@@ -312,4 +313,5 @@ const tn_backend tn_backend_cuda = {
     .submit = tn_cuda_submit,
     .wait = tn_cuda_wait,
     .profile = tn_cuda_profile,
+    .peak = tn_cuda_peak,
 };

@@ -97,11 +97,9 @@ static void read_q45_k(block *b, const uint8_t *p, const uint8_t *high, const ui
 }
 
 static void read_q6_k(block *b, const uint8_t *p, int g) {
-    const uint8_t *low = p + g / 4 * 64, *high = p + 128 + g / 4 * 32;
-    for (int i = 0; i < 32; i++) {
-        int at = g % 4 * 32 + i;
-        b->q[i] = (uint8_t)((low[at % 64] >> (at / 64 * 4) & 15) | (high[i] >> (g % 4 * 2) & 3) << 4);
-    }
+    const uint8_t *low = p + g / 4 * 64 + g % 2 * 32, *high = p + 128 + g / 4 * 32;
+    for (int i = 0; i < 32; i++)
+        b->q[i] = (uint8_t)((low[i] >> (g % 4 / 2 * 4) & 15) | (high[i] >> (g % 4 * 2) & 3) << 4);
     b->scale = load16(p + 192 + 2 * g);
     b->super = load16(p + 208);
 }
@@ -148,10 +146,11 @@ static void read_block(block *b, tn_type type, const uint8_t *p, int g) {
 
 static void put_high(uint8_t *to, int bits, const uint8_t *q) {
     uint32_t word[2] = {0};
-    for (int i = 0; i < 32; i++) {
-        int h = i / 16, w = i % 16 / 4, byte = i % 4;
-        if (bits == 1) word[0] |= (uint32_t)(q[i] >> 4 & 1) << (8 * byte + 4 * h + w);
-        if (bits == 2) word[h] |= (uint32_t)(q[i] >> 4 & 3) << (8 * byte + 2 * w);
+    if (bits == 0) return;
+    for (int i = 0; i < 8; i++) { /* four elements at a time: half i / 4, their bytes in order */
+        uint32_t four = load32(q + 4 * i) >> 4;
+        if (bits == 1) word[0] |= (four & 0x01010101) << i;
+        if (bits == 2) word[i / 4] |= (four & 0x03030303) << (2 * (i % 4));
     }
     memcpy(to, word, 4 * (size_t)bits);
 }

@@ -4,10 +4,6 @@
 
 enum { PIECE = 1024, MAX_PIECES = 128 };
 
-bool tn_webgpu_is_argmax(const tn_emit *e) {
-    return tn_emit_node(e, 0)->op == TN_OP_ARGMAX;
-}
-
 void tn_emit_argmax(tn_emit *e) {
     const tn_node *n = tn_emit_node(e, 0);
     int32_t cols = n->src[0].cols, pieces = (cols + PIECE - 1) / PIECE;

@@ -1,8 +1,59 @@
 /* Attention with what stands around it: one workgroup for a token and a head of the cache, for all query heads that share
- * it. Rotation, head norms and the cache write come before in the same workgroup, ops on the result after. */
+ * it. Rotation, head norms and the cache write come before in the same workgroup, ops on the result after.
+ * For few tokens the context is split: workgroups take tiles of it in turn and leave partial results, which a second dispatch
+ * brings together (workgroups of one dispatch cannot rely on seeing each other's writes). While a token has few positions
+ * behind it, its first workgroup does everything, and the second dispatch is left out. */
 #include "backend/webgpu/emit.h"
 
-enum { TILE = 128, HEADS = 4 };
+enum {
+    TILE = 128,
+    HEADS = 4,        /* of the queries, at once */
+    SPLIT_FROM = 256, /* position of a token whose context is split */
+    GROUPS = 256,     /* workgroups that keep a large device busy */
+    MAX_SPLITS = 32
+};
+
+static int32_t splits_of(const tn_emit *e, const tn_attr *a) {
+    int32_t n = GROUPS / a->n_kv / e->form.max_rows,
+            tiles = a->window ? (a->window + TILE - 2) / TILE + 1 : MAX_SPLITS;
+    n = n > MAX_SPLITS ? MAX_SPLITS : n;
+    n = n > tiles ? tiles : n;
+    return e->kernel->core != TN_WEBGPU_SPLIT ? 1 : n < 2 ? 2 : n;
+}
+
+/* Where a split leaves what it found: the values, then the largest score and the sum of weights. */
+static void declare_splits(tn_emit *e, const tn_attr *a) {
+    int32_t n = splits_of(e, a), size = a->v_dim + 2;
+    e->scratch_words = (uint64_t)e->form.max_rows * (uint64_t)a->n_head * (uint64_t)n * (uint64_t)size;
+    tn_buf_printf(&e->head,
+                  "fn split_at(row: u32, head: u32, split: u32) -> u32 { return ((row * %du + head) * %du + split) * "
+                  "%du; }\n",
+                  a->n_head, n, size);
+}
+
+/* The token, its head, what it sees, and how that is split. */
+static void emit_places(tn_emit *e, const tn_attr *a) {
+    int32_t n = splits_of(e, a);
+    tn_buf *b = &e->body;
+    int32_t x = e->stage ? 1 : n;
+    tn_buf_printf(b,
+                  "    let head = group.x / %du;\n    let split = group.x %% %du;\n    let row = group.y;\n"
+                  "    if (row >= n_rows) { return; }\n    let position = step[%du + row];\n    let seen = ",
+                  x, x, e->step.pos);
+    if (a->window)
+        tn_buf_printf(b, "select(0u, position - %du, position > %du);\n", a->window - 1, a->window - 1);
+    else
+        tn_buf_str(b, "0u;\n");
+    tn_buf_printf(b,
+                  "    let tiles = position / %du - seen / %du + 1u;\n"
+                  "    let n_splits = select(min(tiles, %du), 1u, position < %du);\n"
+                  "    let owner = (tiles - 1u) %% n_splits == split;\n",
+                  TILE, TILE, n, SPLIT_FROM);
+    if (n > 1)
+        tn_buf_str(b,
+                   e->stage ? "    if (n_splits == 1u) { return; }\n" : "    if (split >= n_splits) { return; }\n");
+    e->x = (uint32_t)(a->n_kv * x);
+}
 
 static int32_t power_of_two(int32_t n) {
     int32_t p = 1;
@@ -65,6 +116,17 @@ static void unrolled(tn_buf *dots, tn_buf *values, const access *how, int32_t un
                       k, v_team, k + 1, k, k, how->scale.s, heads, TILE, how->add.s);
 }
 
+/* The final result, or a split's part of it. */
+static tn_text store_of(tn_emit *e, int32_t i, const tn_attr *a) {
+    tn_text store = tn_emit_store(e, i, "c", "y", false);
+    if (e->kernel->core != TN_WEBGPU_SPLIT) return store;
+    return tn_textf(
+        "if (n_splits == 1u) { %s } else {\n    let at = split_at(row, head * %du + h, split);\n"
+        "    scratch[at + c %% %du] = y;\n    if (c %% %du == 0u) {\n        scratch[at + %du] = top[k];\n"
+        "        scratch[at + %du] = weight[k];\n    }\n}",
+        store.s, a->n_head / a->n_kv, a->v_dim, a->v_dim, a->v_dim, a->v_dim + 1);
+}
+
 static void emit_core(tn_emit *e, int32_t i) {
     const tn_node *n = tn_emit_node(e, i);
     const tn_attr *a = &n->attr;
@@ -89,33 +151,46 @@ static void emit_core(tn_emit *e, int32_t i) {
     tn_buf dots = {0}, values = {0};
     int32_t unroll = ku % 8 == 0 ? 8 : ku % 4 == 0 ? 4 : ku % 2 == 0 ? 2 : 1;
     unrolled(&dots, &values, &how, unroll, ku, vu, v_team, heads);
-    tn_emit_piece(e, &e->body, "attend", "POS", NUM(e->step.pos), "PAGES_AT", NUM(e->step.pages_at), "SEEN",
-                  a->window ? tn_textf("select(0u, position - %du, position > %du)", a->window - 1, a->window - 1).s
-                            : "0u",
-                  "GROUP", NUM(group), "K_DIM", NUM(a->head_dim), "V_DIM", NUM(a->v_dim), "Q",
-                  tn_emit_load(e, n, 0, "c", false).s, "HEADS", NUM(heads), "VECS", NUM(dims / 4), "TILE", NUM(TILE),
-                  "N_KV", NUM(a->n_kv), "SIZE", NUM(tn_webgpu_kv_size(e->kv_type, a->head_dim, a->v_dim)), "K_UNITS",
-                  NUM(ku), "V_UNITS", NUM(vu), "V_TEAM", NUM(v_team), "V_DIMS", NUM(dims), "TEAM", NUM(e->wg / heads),
-                  "UNROLL", NUM(unroll), "DOTS", dots.p ? dots.p : "", "SCORE",
+    tn_emit_piece(e, &e->body, "attend", "PAGES_AT", NUM(e->step.pages_at), "GROUP", NUM(group), "K_DIM",
+                  NUM(a->head_dim), "V_DIM", NUM(a->v_dim), "Q", tn_emit_load(e, n, 0, "c", false).s, "HEADS",
+                  NUM(heads), "VECS", NUM(dims / 4), "TILE", NUM(TILE), "N_KV", NUM(a->n_kv), "SIZE",
+                  NUM(tn_webgpu_kv_size(e->kv_type, a->head_dim, a->v_dim)), "K_UNITS", NUM(ku), "V_UNITS", NUM(vu),
+                  "V_TEAM", NUM(v_team), "V_DIMS", NUM(dims), "TEAM", NUM(e->wg / heads), "UNROLL", NUM(unroll),
+                  "DOTS", dots.p ? dots.p : "", "SCORE",
                   cap != 0 ? tn_textf("%.9e * tanh(clamp(d * %.9e, -12.0, 12.0))", cap, scale / cap).s
                            : tn_textf("d * %.9e", scale).s,
-                  "VALUES", values.p ? values.p : "", "STORE", tn_emit_store(e, i, "c", "y", false).s, NULL);
+                  "VALUES", values.p ? values.p : "", "STORE", store_of(e, i, a).s, NULL);
     e->body.failed |= dots.failed || values.failed;
     tn_buf_free(&dots);
     tn_buf_free(&values);
 }
 
+static void emit_merge(tn_emit *e, int32_t i) {
+    const tn_attr *a = &tn_emit_node(e, i)->attr;
+    tn_emit_piece(e, &e->body, "attend_merge", "GROUP", NUM(a->n_head / a->n_kv), "V_DIM", NUM(a->v_dim), "SIZE",
+                  NUM(a->v_dim + 2), "STORE", tn_emit_store(e, i, "c", "y", false).s, NULL);
+    e->from_pos = SPLIT_FROM;
+}
+
 void tn_emit_attend(tn_emit *e) {
     int32_t core = 0;
     while (e->form.role[core] != TN_CORE) core++;
-    e->value[core].loop = 150; /* of its own */
-    tn_buf_str(&e->body, "    let head = group.x;\n    let row = group.y;\n    if (row >= n_rows) { return; }\n");
+    const tn_attr *a = &tn_emit_node(e, core)->attr;
+    bool split = e->kernel->core == TN_WEBGPU_SPLIT;
+    e->value[core].loop = 150;                                        /* of its own */
     for (int32_t i = core + 1; i < e->n; i++) e->value[i].loop = 200; /* until they are ordered: not the core's */
-    tn_emit_row_ops(e, TN_BEFORE);
+    e->rows_per_y = 1;
+    emit_places(e, a);
+    if (split) declare_splits(e, a);
+    if (e->stage == 0) tn_emit_row_ops(e, TN_BEFORE);
     if (e->why) return;
     tn_emit_give_buffers(e, TN_CORE);
-    emit_core(e, core);
-    if (!e->why) tn_emit_row_ops(e, TN_AFTER);
-    e->x = (uint32_t)e->parts;
-    e->rows_per_y = 1;
+    if (e->stage == 0)
+        emit_core(e, core);
+    else
+        emit_merge(e, core);
+    if (e->why) return;
+    if (split && e->stage == 0) tn_buf_str(&e->body, "    if (n_splits == 1u) {\n");
+    tn_emit_row_ops(e, TN_AFTER);
+    if (split && e->stage == 0) tn_buf_str(&e->body, "    }\n");
 }

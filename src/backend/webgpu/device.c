@@ -179,7 +179,8 @@ static tn_status choose_features(tn_device *d, const char *variant, bool *subgro
         if (info.subgroupMinSize != info.subgroupMaxSize) *subgroups = false;
         d->lib.AdapterInfoFreeMembers(info);
     }
-    if (!variant) return TN_OK;
+    d->scalar = variant && !strcmp(variant, "scalar");
+    if (!variant || d->scalar) return TN_OK;
     for (size_t i = 0; i < sizeof variants / sizeof *variants; i++) {
         if (strcmp(variant, variants[i].name)) continue;
         if ((variants[i].f16 && !d->f16) || (variants[i].subgroups && !*subgroups))
@@ -190,7 +191,8 @@ static tn_status choose_features(tn_device *d, const char *variant, bool *subgro
         return TN_OK;
     }
     return tn_fail(err, TN_ERR_USAGE,
-                   "the webgpu backend has no variant '%.40s'; there are: none, f16, subgroups, both", variant);
+                   "the webgpu backend has no variant '%.40s'; there are: none, f16, subgroups, both, scalar",
+                   variant);
 }
 
 /* More than the default where the adapter has it. What we do not use stays at 'whatever'. */

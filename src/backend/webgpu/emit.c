@@ -142,23 +142,49 @@ static int32_t window_of(const tn_emit *e, const tn_webgpu_segment *s) {
     return 0;
 }
 
-tn_text tn_emit_place(tn_emit *e, int32_t node, int32_t first) {
+bool tn_emit_stored(const tn_emit *e, int32_t i, int32_t out) {
+    return e->plan && e->plan->offset[e->nodes[i] * TN_MAX_OUT + out] >= 0;
+}
+
+static tn_text place_of(tn_emit *e, int32_t node, int32_t out, int32_t first) {
     for (int32_t i = 0; i < e->n_placed; i++)
-        if (e->placed[i].node == node && e->placed[i].first == first)
+        if (e->placed[i].node == node && e->placed[i].out == out && e->placed[i].first == first)
             return tn_textf("numbers[%d].%c", e->placed[i].number / 4, "xyzw"[e->placed[i].number % 4]);
     uint64_t at = 0;
     if (e->g->nodes[node].op == TN_OP_WEIGHT) {
         const tn_webgpu_segment *s = e->d->weights ? segment_of(e, (tn_src){.node = node}) : NULL;
         if (s) at = (s->offset - e->window[window_of(e, s)].offset) / 4 + (uint64_t)first;
     } else if (e->plan) {
-        at = (uint64_t)e->plan->offset[node * TN_MAX_OUT] / 4 + (uint64_t)first;
+        at = (uint64_t)e->plan->offset[node * TN_MAX_OUT + out] / 4 + (uint64_t)first;
     }
     if (e->n_placed < (int32_t)(sizeof e->placed / sizeof *e->placed)) {
         e->placed[e->n_placed].node = node;
+        e->placed[e->n_placed].out = out;
         e->placed[e->n_placed].first = first;
         e->placed[e->n_placed++].number = e->n_numbers;
     }
     return tn_emit_number(e, (uint32_t)at);
+}
+
+tn_text tn_emit_place(tn_emit *e, int32_t node, int32_t first) {
+    return place_of(e, node, 0, first);
+}
+
+tn_text tn_emit_place_out(tn_emit *e, int32_t node, int32_t out) {
+    return place_of(e, node, out, 0);
+}
+
+/* ---- int8 values of several rows ---- */
+
+tn_text tn_emit_q8_row(const tn_node *n, const char *place, const char *c) {
+    int32_t width = tn_emit_q8_width(n);
+    if (width == n->out[0].cols) return tn_textf("%s", place);
+    return tn_textf("%s + (%s) / %du * %zuu", place, c, width, tn_q8_row_bytes((size_t)width) / 4);
+}
+
+tn_text tn_emit_q8_column(const tn_node *n, const char *c) {
+    int32_t width = tn_emit_q8_width(n);
+    return width == n->out[0].cols ? tn_textf("(%s)", c) : tn_textf("(%s) %% %du", c, width);
 }
 
 /* The functions of a block type, once a shader. */
@@ -215,9 +241,15 @@ const tn_webgpu_weight *tn_emit_weight(tn_emit *e, int32_t id, tn_src src) {
 
 /* ---- operands ---- */
 
-/* Columns of a source that a worker handles, as its first one and their number. */
+int32_t tn_emit_columns(const tn_emit *e, int32_t cols) {
+    return cols / (cols == e->k_cols ? e->k_parts : e->parts);
+}
+
+/* Where column c of what a worker has of a value is in its row. */
 static tn_text column(const tn_emit *e, int32_t cols, const char *c) {
-    return e->parts > 1 ? tn_textf("head * %du + %s", cols / e->parts, c) : tn_textf("%s", c);
+    int32_t n = tn_emit_columns(e, cols);
+    if (n == cols) return tn_textf("%s", c);
+    return tn_textf(cols == e->k_cols ? "k_head * %du + %s" : "head * %du + %s", n, c);
 }
 
 static tn_text load_vector_weight(tn_emit *e, tn_src src, int32_t cols, const char *c, bool vector) {
@@ -228,9 +260,15 @@ static tn_text load_vector_weight(tn_emit *e, tn_src src, int32_t cols, const ch
     return tn_textf("w%d%c(%s + %s)", win, vector ? 'v' : 's', place.s, index.s);
 }
 
+tn_text tn_emit_element_of_matrix(tn_emit *e, tn_src src, const char *r, const char *c) {
+    int32_t win = e->d->weights ? window_of(e, segment_of(e, src)) : 0;
+    int32_t words = (tn_src_weight(e->g, src)->n_in + 31) / 32 * 32;
+    return tn_textf("w%ds(%s + %s * %du + %s)", win, tn_emit_place(e, src.node, 0).s, r, words, c);
+}
+
 /* Columns of what a node makes of source k: fewer in the source mean that it repeats. */
 static int32_t columns_of_use(const tn_node *n, int k) {
-    bool own = (n->op == TN_OP_ROPE && k == 1) || n->op == TN_OP_KV_WRITE || n->op == TN_OP_ATTENTION;
+    bool own = (n->op == TN_OP_ROPE && k == 1) || tn_ops[n->op].class == TN_STATE || n->op == TN_OP_TOP_K;
     return own ? n->src[k].cols : n->out[0].cols;
 }
 
@@ -275,16 +313,22 @@ void tn_emit_team(tn_emit *e, int32_t team) {
 
 /* ---- the shell ---- */
 
-/* Whether every row of the launch is a multiple of four words, for the workers' parts of it too. */
-static int32_t common_width(const tn_emit *e) {
+/* Sources that are read word by word. */
+static bool by_words(const tn_node *n, int k) {
+    return (n->op == TN_OP_MATMUL_ID && k == 2) || (n->op == TN_OP_EXPERT_SUM && k == 1) ||
+           (n->op == TN_OP_GATED_DELTA_NET && k >= 4);
+}
+
+int32_t tn_emit_width(const tn_emit *e) {
     for (int32_t i = 0; i < e->n; i++) {
         const tn_node *n = tn_emit_node(e, i);
         if (n->out[0].dtype != TN_DTYPE_STATE &&
-            (tn_emit_row_words(e, e->nodes[i]) % 4 || n->out[0].cols / e->parts % 4))
+            (tn_emit_row_words(e, e->nodes[i]) % 4 || tn_emit_columns(e, n->out[0].cols) % 4))
             return 1;
         for (int k = 0; k < n->n_src; k++) {
             const tn_node *from = &e->g->nodes[n->src[k].node];
             if (from->op == TN_OP_INPUT || from->op == TN_OP_STATE || from->out[0].dtype == TN_DTYPE_STATE) continue;
+            if (by_words(n, k)) continue;
             if (n->src[k].first % 4 || (n->src[k].cols % 4 && n->src[k].cols != 1)) return 1;
             if (from->op != TN_OP_WEIGHT && tn_emit_row_words(e, n->src[k].node) % 4) return 1;
         }
@@ -333,9 +377,9 @@ static void assemble(tn_emit *e, tn_buf *text) {
                   "@compute @workgroup_size(%d)\nfn main(@builtin(workgroup_id) group: vec3<u32>, "
                   "@builtin(local_invocation_index) local: u32) {\n    tid = local;\n    let n_rows = %s;\n",
                   e->wg,
-                  e->rows == TN_ROWS_TOKENS    ? "step[0]"
-                  : e->rows == TN_ROWS_OUTPUTS ? "step[1]"
-                                               : tn_textf("%du", e->fixed_rows).s);
+                  e->shape->rows == TN_ROWS_TOKENS    ? "step[0]"
+                  : e->shape->rows == TN_ROWS_OUTPUTS ? "step[1]"
+                                                      : tn_textf("%du", e->shape->n_rows).s);
     tn_buf_add(text, e->body.p ? e->body.p : "", e->body.n);
     tn_buf_str(text, "}\n");
 }
@@ -351,29 +395,24 @@ static void check_memory(tn_emit *e) {
 
 bool tn_webgpu_emit(tn_emit *e, tn_buf *text) {
     for (int32_t i = 0; i < e->n; i++)
-        e->value[i] =
-            (tn_webgpu_value){.stored = e->plan && e->plan->offset[e->nodes[i] * TN_MAX_OUT] >= 0, .buffer = -1};
+        e->value[i] = (tn_webgpu_value){.stored = tn_emit_stored(e, i, 0), .buffer = -1};
     const tn_node *first = tn_emit_node(e, 0), *last = tn_emit_node(e, e->n - 1);
     const tn_shape *shape = first->op == TN_OP_KV_WRITE && e->n == 1 ? tn_shape_of(e->g, first->src[1])
                             : last->out[0].dtype == TN_DTYPE_STATE   ? &first->out[0]
                                                                      : &last->out[0];
+    e->shape = shape;
     e->rows = shape->rows;
     e->fixed_rows = shape->n_rows;
     e->state = -1;
-    e->wg = e->form.kind == TN_FORM_ATTEND ? 2 * TN_WEBGPU_GROUP : TN_WEBGPU_GROUP;
-    e->parts = 1;
+    e->wg = e->form.kind == TN_FORM_ATTEND || e->form.kind == TN_FORM_SCAN ? 2 * TN_WEBGPU_GROUP : TN_WEBGPU_GROUP;
     e->rows_held = 1;
-    if (e->form.kind == TN_FORM_ATTEND)
-        for (int32_t i = 0; i < e->n; i++)
-            if (e->form.role[i] == TN_CORE) e->parts = tn_emit_node(e, i)->attr.n_kv;
-    e->vec = common_width(e);
     make_windows(e);
     if (e->why) return false;
     switch (e->form.kind) {
-    case TN_FORM_ROWS: tn_emit_rows(e); break;
+    case TN_FORM_ROWS: e->kernel->core == TN_WEBGPU_SHARES ? tn_emit_argmax(e) : tn_emit_rows(e); break;
     case TN_FORM_MATMULS: tn_emit_matmuls(e); break;
     case TN_FORM_ATTEND: tn_emit_attend(e); break;
-    case TN_FORM_SCAN: e->why = "no kernel for recurrences"; break;
+    case TN_FORM_SCAN: tn_emit_scan(e); break;
     }
     check_memory(e);
     if (!e->why) assemble(e, text);

@@ -7,13 +7,25 @@
 
 enum { TN_WEBGPU_MAX_NUMBERS = 1024, TN_WEBGPU_MAX_WINDOWS = 5, TN_WEBGPU_TILE = 32 };
 
-typedef enum tn_webgpu_core { TN_WEBGPU_ROW, TN_WEBGPU_VECTOR, TN_WEBGPU_TILES, TN_WEBGPU_HEAD } tn_webgpu_core;
+typedef enum tn_webgpu_core {
+    TN_WEBGPU_ROW,
+    TN_WEBGPU_VECTOR,
+    TN_WEBGPU_TILES,
+    TN_WEBGPU_SHARES,
+    TN_WEBGPU_HEAD,
+    TN_WEBGPU_SPLIT,
+    TN_WEBGPU_CHANNEL
+} tn_webgpu_core;
 typedef struct tn_webgpu_kernel {
     tn_form_kind form;
+    int op; /* that the launch must hold; TN_OP_COUNT: any */
     tn_webgpu_core core;
     const char *name;
     int32_t min_rows, max_rows;
     bool subgroups;
+    int32_t
+        vec; /* words read at once: 4, where all rows of the launch are multiples of that, or 1; 0: whatever fits */
+    int32_t stages; /* dispatches, one after the other */
 } tn_webgpu_kernel;
 
 /* A piece of WGSL. */
@@ -54,7 +66,7 @@ typedef struct tn_emit {
     tn_buf types, head, body; /* functions of types; functions of this launch; statements of main */
     uint32_t number[TN_WEBGPU_MAX_NUMBERS];
     struct {
-        int32_t node, first, number;
+        int32_t node, out, first, number;
     } placed[2 * TN_LAUNCH_MAX]; /* where operands from outside lie: the numbers that say so */
     int32_t n_placed;
     int32_t n_numbers;
@@ -72,9 +84,12 @@ typedef struct tn_emit {
 
     tn_webgpu_value value[TN_LAUNCH_MAX];
     /* how row ops are to be written here */
-    int32_t parts;     /* columns are cut into this many: heads of the cache; 1: whole rows */
-    bool rows_apart;   /* matmuls: nothing stored is read back, stores are the first workgroup's */
-    int32_t rows_held; /* rows whose wanted values are kept at once */
+    int32_t parts;  /* columns are cut into this many: heads of the cache, of v; 1: whole rows */
+    int32_t k_cols; /* scan: rows of so many columns are heads of k, which are fewer: k_parts; 0: there are none */
+    int32_t k_parts;
+    bool rows_apart;       /* matmuls: nothing stored is read back, stores are the first workgroup's */
+    int32_t rows_held;     /* rows whose wanted values are kept at once */
+    const tn_shape *shape; /* whose rows the shader counts as n_rows */
     /* the dispatch */
     tn_rows rows;
     int32_t fixed_rows, rows_per_y, from_pos;
@@ -88,16 +103,18 @@ void tn_webgpu_emit_free(tn_emit *e);
 
 /* Sets e up for these nodes, with their form and kernel; NULL, or why there is none. select.c */
 const char *tn_webgpu_select(tn_emit *e, const tn_device *d, const tn_graph *g, const int32_t *nodes, int32_t n);
-/* Dispatches that the launch takes: one for each segment of its largest weight. */
+/* Dispatches that the launch takes: one for each of its stages, or for each segment of its largest weight. */
 int32_t tn_webgpu_dispatches(const tn_emit *e);
 
 /* ---- for the forms ---- */
 
 void tn_emit_rows(tn_emit *e);
+/* Whether all rows of the launch are multiples of four words, the workers' parts of them too: 4, else 1. */
+int32_t tn_emit_width(const tn_emit *e);
 void tn_emit_matmuls(tn_emit *e);
 void tn_emit_attend(tn_emit *e);
-/* A row program of its own, in two stages: argmax.c */
-bool tn_webgpu_is_argmax(const tn_emit *e);
+void tn_emit_scan(tn_emit *e);
+/* argmax.c: a row's op in two stages. */
 void tn_emit_argmax(tn_emit *e);
 
 /* rows.c: the row ops of one role, in order, each on columns [base, base + n) of row `row`. */
@@ -116,9 +133,22 @@ int32_t tn_emit_index(const tn_emit *e, int32_t node); /* in the launch; -1: not
 tn_text tn_emit_number(tn_emit *e, uint32_t value);
 /* First word of row 0 of a stored value, or of element `first` of a weight vector. */
 tn_text tn_emit_place(tn_emit *e, int32_t node, int32_t first);
+/* The same of any of a node's outputs, and whether it has a place. */
+tn_text tn_emit_place_out(tn_emit *e, int32_t node, int32_t out);
+bool tn_emit_stored(const tn_emit *e, int32_t i, int32_t out);
 int32_t tn_emit_row_words(const tn_emit *e, int32_t node);
+/* Columns of a value of `cols` that a worker has: all, or a head. */
+int32_t tn_emit_columns(const tn_emit *e, int32_t cols);
+/* Of an int8 value of several rows in one: the first word of the row that column c is in, and c's column there. */
+tn_text tn_emit_q8_row(const tn_node *n, const char *place, const char *c);
+tn_text tn_emit_q8_column(const tn_node *n, const char *c);
+static inline int32_t tn_emit_q8_width(const tn_node *n) {
+    return n->attr.head_dim ? n->attr.head_dim : n->out[0].cols;
+}
 /* Element(s) at column `c` of source k of a node: V where `vector`, else f32. */
 tn_text tn_emit_load(tn_emit *e, const tn_node *node, int k, const char *c, bool vector);
+/* Element (r, c) of a weight that is a matrix of floats. */
+tn_text tn_emit_element_of_matrix(tn_emit *e, tn_src src, const char *r, const char *c);
 /* Statements that store `y` as node i's element(s) at column `c`. */
 tn_text tn_emit_store(tn_emit *e, int32_t i, const char *c, const char *y, bool vector);
 /* A weight of a product or a lookup: declares load_ID(row, block) and the functions of its type. */

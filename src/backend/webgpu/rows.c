@@ -31,7 +31,8 @@ static const char *element_of(tn_op op) {
 bool tn_webgpu_has_row_op(tn_op op) {
     return element_of(op) || op == TN_OP_RMS_NORM || op == TN_OP_L2_NORM || op == TN_OP_ROPE ||
            op == TN_OP_ROPE_TABLE || op == TN_OP_QUANTIZE || op == TN_OP_SOFTMAX || op == TN_OP_EMBED ||
-           op == TN_OP_SELECT_ROWS || op == TN_OP_KV_WRITE || op == TN_OP_ARGMAX;
+           op == TN_OP_SELECT_ROWS || op == TN_OP_KV_WRITE || op == TN_OP_TOP_K || op == TN_OP_EXPERT_SUM ||
+           op == TN_OP_ARGMAX;
 }
 
 tn_text tn_emit_element(const tn_node *node, bool scalar, const char *a, const char *b) {
@@ -55,8 +56,7 @@ tn_text tn_emit_element(const tn_node *node, bool scalar, const char *a, const c
 /* ---- the order of loops ---- */
 
 static int32_t columns(const tn_emit *e, const tn_node *n) {
-    int32_t cols = n->op == TN_OP_KV_WRITE ? n->src[1].cols : n->out[0].cols;
-    return cols / e->parts;
+    return tn_emit_columns(e, n->op == TN_OP_KV_WRITE ? n->src[1].cols : n->out[0].cols);
 }
 
 static bool is_norm(const tn_node *n) {
@@ -70,7 +70,7 @@ static bool whole_norm(const tn_emit *e, const tn_node *n) {
 
 /* Ops that share loops: each element from the same element of the sources. */
 static bool in_loop(const tn_emit *e, const tn_node *n) {
-    return element_of(n->op) || whole_norm(e, n);
+    return element_of(n->op) || n->op == TN_OP_EXPERT_SUM || whole_norm(e, n);
 }
 
 static bool shifted(const tn_node *n, int k) {
@@ -130,6 +130,22 @@ void tn_emit_give_buffers(tn_emit *e, tn_role role) {
 
 /* ---- ops ---- */
 
+/* A function of its own: as many loads as there are experts of a token. */
+static tn_text expert_sum(tn_emit *e, int32_t i) {
+    const tn_node *n = tn_emit_node(e, i);
+    if (tn_emit_index(e, n->src[0].node) >= 0 || tn_emit_index(e, n->src[1].node) >= 0)
+        e->why = "experts are summed where they are stored";
+    tn_text y = tn_emit_place(e, n->src[0].node, 0), w = tn_emit_place(e, n->src[1].node, 0);
+    tn_buf_printf(
+        &e->head,
+        "fn expert_sum_%d(c: u32, row: u32) -> V {\n    let y = %s + row * %du + %du + c;\n"
+        "    let w = %s + row * %du + %du;\n    var s = ars(w) * arv(y);\n"
+        "    for (var k = 1u; k < %du; k++) { s = fma(V(ars(w + k)), arv(y + k * %du), s); }\n    return s;\n}\n",
+        i, y.s, tn_emit_row_words(e, n->src[0].node), n->src[0].first, w.s, tn_emit_row_words(e, n->src[1].node),
+        n->src[1].first, n->attr.n_used, n->out[0].cols);
+    return tn_textf("expert_sum_%d(c, row)", i);
+}
+
 static tn_text variable(tn_emit *e, int32_t i, int k, const char *c) {
     const tn_node *n = tn_emit_node(e, i);
     int32_t from = tn_emit_index(e, n->src[k].node);
@@ -154,8 +170,10 @@ static void emit_loop(tn_emit *e, int32_t first, tn_role role) {
     for (int32_t i = first; i < e->n; i++) {
         n = tn_emit_node(e, i);
         if (e->form.role[i] != role || e->value[i].loop != e->value[first].loop) continue;
-        tn_text a = variable(e, i, 0, "c"), b = n->n_src > 1 ? variable(e, i, 1, "c") : a;
-        tn_text y = is_norm(n) ? tn_textf("%s * f%d", a.s, i) : tn_emit_element(n, false, a.s, b.s);
+        bool sum = n->op == TN_OP_EXPERT_SUM;
+        tn_text a = sum ? expert_sum(e, i) : variable(e, i, 0, "c");
+        tn_text b = n->n_src > 1 && !sum ? variable(e, i, 1, "c") : a;
+        tn_text y = sum ? a : is_norm(n) ? tn_textf("%s * f%d", a.s, i) : tn_emit_element(n, false, a.s, b.s);
         tn_buf_printf(&e->body, "        let v%d = %s;\n        %s\n", i, y.s,
                       tn_emit_store(e, i, "c", tn_textf("v%d", i).s, true).s);
     }
@@ -183,6 +201,25 @@ static void emit_softmax(tn_emit *e, int32_t i) {
     tn_buf_str(&e->body, "    }\n");
 }
 
+static void emit_top_k(tn_emit *e, int32_t i) {
+    const tn_node *n = tn_emit_node(e, i);
+    int32_t count = n->src[0].cols, k = n->attr.n_used;
+    if (k > e->wg) e->why = "more experts of a token than a workgroup has invocations";
+    tn_emit_team(e, e->wg);
+    tn_buf_printf(&e->types, "var<workgroup> pool: array<f32, %d>;\n", count);
+    e->extra_bytes += count * 4;
+    tn_text store = {""};
+    for (int32_t out = 0; out < 2; out++)
+        if (tn_emit_stored(e, i, out))
+            store = tn_textf("%s %s(%s + row * %du + tid, %s);", store.s, out ? "arstu" : "arsts",
+                             tn_emit_place_out(e, e->nodes[i], out).s, tn_emit_row_words(e, e->nodes[i]),
+                             out ? "mine" : "y");
+    tn_text scale = n->n_src > 1 ? tn_emit_load(e, n, 1, "mine", false) : tn_textf("1.0");
+    tn_emit_piece(e, &e->body, "top_k", "N", NUM(count), "K", NUM(k), "WG", NUM(e->wg), "X",
+                  tn_emit_load(e, n, 0, "c", false).s, "TOTAL", n->attr.norm ? "sum" : "1.0", "SCALE", scale.s,
+                  "STORE", store.s, NULL);
+}
+
 static void emit_rope(tn_emit *e, int32_t i) {
     const tn_node *n = tn_emit_node(e, i);
     int32_t apart = n->attr.neox ? n->attr.n_rot / 2 : 1;
@@ -197,10 +234,11 @@ static void emit_rope(tn_emit *e, int32_t i) {
 /* An int8 row goes to the workgroup's memory for the products, to the arena for other launches. */
 static void emit_quantize(tn_emit *e, int32_t i) {
     const tn_node *n = tn_emit_node(e, i);
-    int32_t cols = n->out[0].cols, mine = cols / e->parts;
+    int32_t cols = n->out[0].cols, mine = cols / e->parts, width = tn_emit_q8_width(n);
     tn_webgpu_value *v = &e->value[i];
     tn_text q = {""}, d = {""}, base = e->parts > 1 ? tn_textf("head * %du + c", mine) : tn_textf("c");
     if (v->wanted) {
+        if (width != cols) e->why = "several int8 rows in the workgroup's memory";
         v->buffer = e->q_words;
         e->q_words += cols / 4 * e->rows_held;
         q = tn_textf("let at = %du + row * %du + c / 4u; wq[at >> 2u][at & 3u] = pack(q);", v->buffer, cols / 4);
@@ -209,10 +247,12 @@ static void emit_quantize(tn_emit *e, int32_t i) {
     if (v->stored) {
         tn_text place = tn_emit_place(e, e->nodes[i], 0);
         const char *when = e->rows_apart ? "if (first_group) " : "";
-        tn_text at = tn_textf("%s + row * %du", place.s, tn_emit_row_words(e, e->nodes[i]));
-        q = tn_textf("%s %s{ arstu(%s + (%s) / 4u, pack(q)); }", q.s, when, at.s, base.s);
-        d = tn_textf("%s %s{ arstu(%s + %du + (%s) / 32u, d); arstu(%s + %du + (%s) / 32u, sums); }", d.s, when, at.s,
-                     cols / 4, base.s, at.s, cols / 4 + cols / 32, base.s);
+        tn_text at =
+            tn_emit_q8_row(n, tn_textf("%s + row * %du", place.s, tn_emit_row_words(e, e->nodes[i])).s, base.s);
+        tn_text c = tn_emit_q8_column(n, base.s);
+        q = tn_textf("%s %s{ arstu(%s + %s / 4u, pack(q)); }", q.s, when, at.s, c.s);
+        d = tn_textf("%s %s{ arstu(%s + %du + %s / 32u, d); arstu(%s + %du + %s / 32u, sums); }", d.s, when, at.s,
+                     width / 4, c.s, at.s, width / 4 + width / 32, c.s);
     }
     tn_emit_team(e, 8);
     tn_text x[4];
@@ -324,9 +364,9 @@ static void emit_kv_write(tn_emit *e, int32_t i) {
     e->state = a->index;
     int32_t ku = a->head_dim / dims, vu = a->v_dim / dims;
     tn_buf_printf(&e->body,
-                  "    {\n        let position = step[%du + row];\n"
+                  "    %s{\n        let position = step[%du + row];\n"
                   "        let page = step[step[%du + row] + position / 64u];\n        let slot = position %% 64u;\n",
-                  e->step.pos, e->step.pages_at);
+                  e->kernel->core == TN_WEBGPU_SPLIT ? "if (owner) " : "", e->step.pos, e->step.pages_at);
     if (e->kv_type == TN_KV_Q8_0) {
         emit_scaled(e, n, 1);
         emit_scaled(e, n, 2);
@@ -346,6 +386,7 @@ static void emit_op(tn_emit *e, int32_t i) {
     case TN_OP_RMS_NORM:
     case TN_OP_L2_NORM: emit_norm_heads(e, i); break;
     case TN_OP_SOFTMAX: emit_softmax(e, i); break;
+    case TN_OP_TOP_K: emit_top_k(e, i); break;
     case TN_OP_ROPE: emit_rope(e, i); break;
     case TN_OP_QUANTIZE: emit_quantize(e, i); break;
     case TN_OP_EMBED: emit_embed(e, i); break;
@@ -390,10 +431,6 @@ void tn_emit_row_ops(tn_emit *e, tn_role role) {
 }
 
 void tn_emit_rows(tn_emit *e) {
-    if (tn_webgpu_is_argmax(e)) {
-        tn_emit_argmax(e);
-        return;
-    }
     tn_buf_str(&e->body, "    let row = group.y * 32768u + group.x;\n    if (row >= n_rows) { return; }\n");
     tn_emit_row_ops(e, TN_BEFORE);
     e->x = 0;

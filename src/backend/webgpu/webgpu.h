@@ -72,6 +72,7 @@ struct tn_device {
     WGPULimits limits;
     tn_caps caps;
     bool f16, packed_dot, timestamps;
+    bool scalar;          /* rows one word at a time only: for measurements */
     int32_t subgroup;     /* invocations in every subgroup; 0: none, or it varies */
     const char *enable;   /* first lines of every shader */
     uint64_t max_binding; /* bytes that a shader sees of one buffer */

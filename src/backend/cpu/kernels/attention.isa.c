@@ -18,6 +18,12 @@ enum { TILE_ROWS = 6 };
 /* What a tile finds in a page: f16 and q8_0 are decoded before, or on the way to the registers. */
 typedef enum page_form { FLOATS, HALVES, SCALED, FORMS } page_form;
 
+/* Memory that a loop brings into the cache, `step` bytes a round. */
+typedef struct stretch {
+    const char *from;
+    size_t step;
+} stretch;
+
 typedef struct work {
     const tn_cpu_attention *a;
     int32_t k_dim, v_dim;
@@ -26,8 +32,9 @@ typedef struct work {
     float *k_room, *v_room;   /* .. here */
     const uint16_t *k_scales; /* of SCALED elements */
     const float *v_scales;
-    float *q, *out;   /* rows: the queries scaled, the outputs so far */
-    float *max, *sum; /* of each row so far */
+    stretch after_keys, after_values; /* of the cache: what is read next */
+    float *q, *out;                   /* rows: the queries scaled, the outputs so far */
+    float *max, *sum;                 /* of each row so far */
 } work;
 
 /* ---- the page, decoded ----------------------------------------------------------------------------------------- */
@@ -79,17 +86,27 @@ static void decode_page(work *w, tn_kv_block keys, tn_kv_block values, tn_seen s
     w->v = w->v_room;
 }
 
-/* Gets ready what any of n_rows may look at. Decoding first pays when several tiles read it. */
-static void take_page(work *w, int32_t page, int32_t kv_head, tn_seen seen, int32_t n_rows) {
+/* What a loop of so many rounds has to bring in; whole cache lines each. */
+static stretch stretch_of(const void *from, size_t bytes, size_t rounds) {
+    return (stretch){from, (bytes / rounds + 63) / 64 * 64};
+}
+
+/* Gets ready what any of n_rows may look at. Decoding first pays when several tiles read it. Else a page is several short streams,
+ * which processors do not see coming: while the keys are read the values are fetched, and with these the next page's keys. */
+static void take_page(work *w, const int32_t *page, bool last, int32_t kv_head, tn_seen seen, int32_t n_rows) {
     const tn_cpu_kv *kv = &w->a->kv;
-    tn_kv_block keys = tn_kv_keys(kv, page, kv_head), values = tn_kv_values(kv, page, kv_head);
+    tn_kv_block keys = tn_kv_keys(kv, *page, kv_head), values = tn_kv_values(kv, *page, kv_head);
+    tn_kv_block next = tn_kv_keys(kv, page[last ? 0 : 1], kv_head);
     if (kv->type != TN_KV_F32 && n_rows > 2 * TILE_ROWS) {
         decode_page(w, keys, values, seen);
+        w->after_keys = w->after_values = (stretch){0};
         return;
     }
     w->form = kv->type == TN_KV_F32 ? FLOATS : kv->type == TN_KV_F16 ? HALVES : SCALED;
     w->k = keys.elements;
     w->v = values.elements;
+    w->after_keys = stretch_of(values.elements, tn_kv_block_bytes(kv->type, kv->v_dim), (size_t)kv->k_dim);
+    w->after_values = stretch_of(next.elements, tn_kv_block_bytes(kv->type, kv->k_dim), TN_PAGE);
     if (w->form == SCALED) {
         decode_f16(values.scales, w->v_room, 0, TN_PAGE * (size_t)w->v_dim / TN_KV_SCALED);
         w->k_scales = keys.scales;
@@ -117,6 +134,11 @@ TN_INLINE size_t key_at(int g, int32_t dim) {
     return position / TN_KV_LANES * (size_t)dim * TN_KV_LANES + position % TN_KV_LANES;
 }
 
+/* Round i of the loop's. */
+TN_INLINE void fetch(stretch s, size_t i) {
+    for (size_t at = i * s.step; at < (i + 1) * s.step; at += 64) __builtin_prefetch(s.from + at);
+}
+
 /* s[r][position] = q[r] k[position], for G vectors of positions from the `first` on */
 TN_INLINE void scores_of(const int R, const int G, const page_form form, const work *w, int32_t row, int first,
                          float *s) {
@@ -136,6 +158,7 @@ TN_INLINE void scores_of(const int R, const int G, const page_form form, const w
             TN_UNROLL
             for (int g = 0; g < G; g++) scale[g] = vf_f16(w->k_scales + scale_at[g] + i / TN_KV_SCALED * TN_KV_LANES);
         }
+        fetch(w->after_keys, i);
         TN_UNROLL
         for (int g = 0; g < G; g++) key[g] = load_as(form, w->k, at[g] + i * TN_KV_LANES, scale[g]);
         TN_UNROLL
@@ -152,6 +175,22 @@ TN_INLINE void scores_of(const int R, const int G, const page_form form, const w
     }
 }
 
+/* 16 numbers become one, 8 apart, 4, 2, 1; straight code, so that it stays in registers. */
+#define FOLD16(name, value)                                                                                          \
+    TN_INLINE float name##_step(float a, float b) {                                                                  \
+        return value;                                                                                                \
+    }                                                                                                                \
+    TN_INLINE float name(const float *x) {                                                                           \
+        float y[8], z[4];                                                                                            \
+        TN_UNROLL                                                                                                    \
+        for (int l = 0; l < 8; l++) y[l] = name##_step(x[l], x[l + 8]);                                              \
+        TN_UNROLL                                                                                                    \
+        for (int l = 0; l < 4; l++) z[l] = name##_step(y[l], y[l + 4]);                                              \
+        return name##_step(name##_step(z[0], z[2]), name##_step(z[1], z[3]));                                        \
+    }
+FOLD16(sum_of_16, a + b)
+FOLD16(max_of_16, a > b ? a : b)
+
 /* Scores become weights; returns what the row's output shrinks by. The sum has one fixed order. */
 static float weights_of(float *s, tn_seen seen, float softcap, float *max, float *sum) {
     if (softcap != 0) {
@@ -163,15 +202,13 @@ static float weights_of(float *s, tn_seen seen, float softcap, float *max, float
     for (int p = 16; p < TN_PAGE; p += 16) {
         for (int l = 0; l < 16; l++) lane[l] = s[p + l] > lane[l] ? s[p + l] : lane[l];
     }
-    for (int l = 0; l < 16; l++) now = lane[l] > now ? lane[l] : now;
+    float top = max_of_16(lane);
+    now = top > now ? top : now;
     for (int p = 0; p < TN_PAGE; p++) s[p] = tn_expf(s[p] - now);
     for (int l = 0; l < 16; l++) lane[l] = (s[l] + s[l + 16]) + (s[l + 32] + s[l + 48]);
-    for (int width = 8; width > 0; width /= 2) {
-        for (int l = 0; l < width; l++) lane[l] += lane[l + width];
-    }
     float shrink = tn_expf(before - now);
     *max = now;
-    *sum = *sum * shrink + lane[0];
+    *sum = *sum * shrink + sum_of_16(lane);
     return shrink;
 }
 
@@ -189,6 +226,7 @@ TN_INLINE void values_of(const int R, const int N, const page_form form, const w
     }
     for (int32_t p = seen.low; p < seen.high; p++) {
         vf value[4];
+        fetch(w->after_values, (size_t)p);
         TN_UNROLL
         for (int n = 0; n < N; n++) {
             size_t at = (size_t)p * dim + i + (size_t)(n * LANES);
@@ -292,7 +330,7 @@ static void attend(work *w, const block *b, int32_t kv_head) {
     int32_t begin = position_of(b, 0), end = position_of(b, b->n - 1);
     for (int32_t page = tn_first_page(w->a, begin); page <= end / TN_PAGE; page++) {
         tn_seen all = {tn_seen_from(w->a, begin, page).low, tn_seen_from(w->a, end, page).high};
-        take_page(w, w->a->pages[page], kv_head, all, b->n);
+        take_page(w, &w->a->pages[page], page == end / TN_PAGE, kv_head, all, b->n);
         for (int32_t row = 0, next; row < b->n; row = next) {
             tn_seen seen = tn_seen_from(w->a, position_of(b, row), page), other = seen;
             for (next = row + 1; next < b->n; next++) {

@@ -16,7 +16,6 @@
 enum { TILE_V = TN_TILE_ROWS / LANES }; /* vectors of a tile */
 enum { BATCH = 64 };                    /* tokens that share one pass over the weights */
 enum { SIDE = 12288 };                  /* floats for what a batch's blocks need besides their integers */
-enum { AHEAD = 4096 };                  /* bytes of prefetch where a single token streams the weights */
 
 /* A block of 32 columns in a tile, for LANES rows of it. */
 typedef struct place {
@@ -28,15 +27,6 @@ TN_INLINE place find(tn_tile_format f, const uint8_t *tile, int32_t b, int lane)
     int per = f.cols / 32, i = b % per;
     const uint8_t *head = tile + (size_t)(b / per) * (size_t)tn_tile_chunk(f);
     return (place){head, head + f.head + i * f.quants + 4 * lane, lane, i};
-}
-
-/* Fetches what lies `ahead` bytes after block b of a tile; 0: no need. */
-TN_INLINE void prefetch(tn_tile_format f, const uint8_t *tile, int32_t b, size_t ahead) {
-    int bytes = tn_tile_chunk(f) / (f.cols / 32);
-    const char *p = (const char *)tile + (size_t)b * (size_t)bytes + ahead;
-    if (ahead == 0) return;
-    TN_UNROLL
-    for (int i = 0; i < bytes; i += 64) __builtin_prefetch(p + i);
 }
 
 /* ---- what a type is ---- */
@@ -116,7 +106,6 @@ typedef struct stretch {
     const uint8_t *tile;
     int lane;       /* first row of the tile */
     int32_t c0, c1; /* columns */
-    size_t ahead;   /* see prefetch */
     const uint8_t *x[TOKENS];
     const float *side; /* see fill_side */
 } stretch;
@@ -190,7 +179,6 @@ TN_INLINE void core_q8(tn_type type, int V, int T, const stretch *z, vf f[TILE_V
             m[v] = chunk_minimum(type, at[v]);
         }
         for (int i = 0; i < per; i++, side += (1 + format.subs) * T) {
-            prefetch(format, z->tile, b + i, z->ahead);
             block_q8(type, V, T, at, d, m, z->x, 32 * (size_t)(b + i), side, f);
             TN_UNROLL
             for (int v = 0; v < V; v++) at[v].i++, at[v].quants += format.quants;
@@ -209,7 +197,6 @@ TN_INLINE void core_f32(tn_type type, int V, int T, const stretch *z, vf f[TILE_
     const tn_tile_format format = tn_tile_format_of(type);
     for (int32_t b = z->c0 / 32; b < z->c1 / 32; b++) {
         vf t[2][TILE_V][TOKENS] = {0};
-        prefetch(format, z->tile, b, z->ahead);
         TN_UNROLL
         for (int h = 0; h < 8; h++)
             for (int v = 0; v < V; v++) {
@@ -281,13 +268,12 @@ typedef struct part {
 } part;
 
 /* A tile with T tokens, on top of what earlier columns left in dst. Where n < T the last token is done again and
- * again, and stored once. The first tokens of several fetch the next tile meanwhile. */
+ * again, and stored once. (No prefetch: a tile is read in order, which processors fetch ahead better by themselves.) */
 TN_INLINE void tile(tn_type type, tn_act_type act, int T, const call *a, const part *p) {
     const int V = T == 1 ? TILE_V : 1;
     float *dst = a->dst + (size_t)p->t0 * a->ld + (size_t)(p->row - a->r0);
     stretch z = {.c0 = p->c0, .c1 = p->c1, .side = p->side};
     z.tile = (const uint8_t *)a->w->data + (size_t)(p->row / TN_TILE_ROWS) * a->w->stride;
-    z.ahead = T == 1 || p->t0 == 0 ? AHEAD : 0;
     for (int k = 0; k < T; k++) z.x[k] = a->x + (size_t)(p->t0 + (k < p->n ? k : p->n - 1)) * a->x_stride;
     for (; z.lane < TN_TILE_ROWS; z.lane += V * LANES, dst += V * LANES) {
         vf f[TILE_V][TOKENS];

@@ -33,6 +33,20 @@ struct share {
 
 constexpr int K_PARTS = KV_K_DIM / 32, V_PARTS = KV_V_DIM / 64;
 
+/* Which of the row ops writes the cache; -1: none does, an earlier launch did. */
+DEV constexpr int writing_op() {
+    for (int i = 0; i < N_ROW_OPS; i++)
+        if (row_ops[i].op == OP_KV_WRITE) return i;
+    return -1;
+}
+
+DEV uint4 eight_halves(const float *x) {
+    u32 w[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) w[i] = to_half(x[2 * i]) | (u32)to_half(x[2 * i + 1]) << 16;
+    return make_uint4(w[0], w[1], w[2], w[3]);
+}
+
 struct walker {
     uint4 k[2][K_PARTS], v[V_PARTS][4];
     u32 q[2 * K_PARTS][4];
@@ -75,6 +89,21 @@ struct walker {
             asm volatile("prefetch.global.L2 [%0];" ::"l"((const char *)row_of(p, s, false, pos, 0) + i % PARTS_ * 128));
             asm volatile("prefetch.global.L2 [%0];" ::"l"((const char *)row_of(p, s, true, pos, 0) + i % PARTS_ * 128));
         }
+    }
+
+    /* The token's own key and value, as the cache has them, without the way through memory. */
+    __device__ __forceinline__ void put_own(const share &s, int u, const float *key, const float *value) {
+        int lane = threadIdx.x % 32, slot = s.pos - u * UNIT;
+#pragma unroll
+        for (int j = 0; j < 2; j++)
+            if (8 * j + lane / 4 == slot)
+#pragma unroll
+                for (int i = 0; i < K_PARTS; i++) k[j][i] = eight_halves(key + 32 * i + lane % 4 * 8);
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            if (lane % 4 * 2 + j % 2 + j / 2 * 8 == slot)
+#pragma unroll
+                for (int i = 0; i < V_PARTS; i++) v[i][j] = eight_halves(value + 64 * i + lane / 4 * 8);
     }
 
     /* q in shared memory, heads one behind the other */
@@ -191,19 +220,28 @@ struct core {
 
     __device__ __forceinline__ void prepare(const tn_k_args &p, const share &s) {
         first = s.begin + threadIdx.x / 32;
-        old = s.pos - s.token; /* tokens of a step stand behind those of their sequence that are in it */
+        old = writing_op() >= 0 ? s.pos : s.pos - s.token; /* tokens of a step stand behind those of their sequence in it */
         if (first >= s.end) return;
         w.fetch_keys(p, s, first, old);
         w.fetch_values(p, s, first, old);
         for (int u = first + TN_K_WARPS; u < s.end && u <= first + 4 * TN_K_WARPS; u += TN_K_WARPS) w.prefetch(p, s, u, old);
     }
-    __device__ __forceinline__ void run(const tn_k_args &p, float *smem, const float *q, const share &s) {
-        w.begin();
-        w.take_query(q);
-        if (first < s.end && (first + 1) * UNIT > old) {
+    /* What the first unit still lacks. */
+    template <int WRITE> __device__ __forceinline__ void complete(const tn_k_args &p, const row_frame &f, const share &s) {
+        if (first >= s.end || (first + 1) * UNIT <= old) return;
+        if constexpr (WRITE >= 0) {
+            constexpr row_op o = row_ops[WRITE];
+            int k = s.head * KV_K_DIM, v = s.head * KV_V_DIM;
+            w.put_own(s, first, row_source<o.a>(p, f, k) + k, row_source<o.b>(p, f, v) + v);
+        } else {
             w.fetch_keys(p, s, first, s.pos + 1);
             w.fetch_values(p, s, first, s.pos + 1);
         }
+    }
+    __device__ __forceinline__ void run(const tn_k_args &p, const row_frame &f, float *smem, const float *q, const share &s) {
+        w.begin();
+        w.take_query(q);
+        complete<writing_op()>(p, f, s);
 #pragma unroll 1
         for (int u = first; u < s.end; u += TN_K_WARPS) {
             float x[2][2];
@@ -378,7 +416,7 @@ struct core {
                 asm volatile("prefetch.global.L2 [%0];" ::"l"(from + at));
         }
     }
-    __device__ __forceinline__ void run(const tn_k_args &p, float *smem, const float *q, const share &s) {
+    __device__ __forceinline__ void run(const tn_k_args &p, const row_frame &, float *smem, const float *q, const share &s) {
         attend_pages(p, smem, q, s);
     }
 };
@@ -409,7 +447,16 @@ DEV bool merge(const tn_k_args &p, float *smem, int token, int head, int split, 
     }
     __syncthreads();
     if (!last) return false;
-    /* how much each share counts: SPLITS <= 32, so a head's shares are a warp's lanes */
+    /* the first sums of a thread are on their way while it is told how much each share counts */
+    constexpr int EARLY = 8;
+    float4 early[EARLY];
+#pragma unroll
+    for (int k = 0; k < EARLY; k++) {
+        int s = threadIdx.x / FOURS + k * PARTS_;
+        bool there = threadIdx.x < FOURS * PARTS_ && s < n;
+        early[k] = there ? __ldcg((const float4 *)(all + s * SIZE) + threadIdx.x % FOURS) : make_float4(0, 0, 0, 0);
+    }
+    /* SPLITS <= 32, so a head's shares are a warp's lanes */
     float *weight = smem + AT_SCORE;
     for (int g = threadIdx.x / 32; g < GROUP; g += TN_K_WARPS) {
         int s = threadIdx.x % 32;
@@ -423,17 +470,23 @@ DEV bool merge(const tn_k_args &p, float *smem, int token, int head, int split, 
     float4 *red = (float4 *)(smem + AT_RED);
 #pragma unroll 1
     for (int i = threadIdx.x; i < FOURS * PARTS_; i += TN_K_THREADS) {
-        int c = i % FOURS;
+        int c = i % FOURS, s = i / FOURS;
         const float *w = weight + c * 4 / KV_V_DIM * 32;
         float4 sum = make_float4(0, 0, 0, 0);
-#pragma unroll 8
-        for (int s = i / FOURS; s < n; s += PARTS_) {
-            float4 x = __ldcg((const float4 *)(all + s * SIZE) + c);
+        auto add = [&](const float4 &x) {
             sum.x = fmaf(w[s], x.x, sum.x);
             sum.y = fmaf(w[s], x.y, sum.y);
             sum.z = fmaf(w[s], x.z, sum.z);
             sum.w = fmaf(w[s], x.w, sum.w);
+            s += PARTS_;
+        };
+        if (i == (int)threadIdx.x) {
+#pragma unroll
+            for (int k = 0; k < EARLY; k++)
+                if (s < n) add(early[k]);
         }
+#pragma unroll 4
+        while (s < n) add(__ldcg((const float4 *)(all + s * SIZE) + c));
         red[i] = sum;
     }
     __syncthreads();
@@ -458,6 +511,27 @@ DEV void finish(const tn_k_args &p, const float *out, int token, int head) {
     }
 }
 
+/* ---- the operands of the row ops, on their way to L1 all at once: the ops themselves ask for them one after the other ---- */
+
+template <int CODE> DEV u32 touch(const tn_k_args &p, int token, int first, int n) {
+    int c = threadIdx.x * 8; /* 32 bytes: what a load brings */
+    if constexpr (CODE < 0)
+        if (c < n) return __float_as_uint(value_at<const float>(p, -1 - CODE, token)[first + c]);
+    return 0;
+}
+template <int I> DEV u32 touch_operands(const tn_k_args &p, int token, int head) {
+    if constexpr (I < N_ROW_OPS) {
+        constexpr row_op o = row_ops[I];
+        constexpr int cols = o.cols / KV_HEADS;
+        u32 sum = touch<o.a>(p, token, head * cols, cols);
+        if constexpr (o.op == OP_ROPE) sum += touch<o.b>(p, token, 0, o.i1);
+        if constexpr (o.op == OP_KV_WRITE) sum += touch<o.b>(p, token, head * KV_V_DIM, KV_V_DIM);
+        if constexpr (is_binary(o.op)) sum += o.period ? touch<o.b>(p, token, 0, o.period) : touch<o.b>(p, token, head * cols, cols);
+        return sum + touch_operands<I + 1>(p, token, head);
+    }
+    return 0;
+}
+
 extern "C" __global__ void __launch_bounds__(TN_K_THREADS) attend(const __grid_constant__ tn_k_args p) {
     extern __shared__ __align__(16) float shared[];
     let_next_start();
@@ -475,8 +549,10 @@ extern "C" __global__ void __launch_bounds__(TN_K_THREADS) attend(const __grid_c
     core c;
     c.prepare(p, s);
     wait_for_last();
+    u32 touched = touch_operands<0>(p, token, head);
     row_frame f = {shared, nullptr, token, head, KV_HEADS, split == n - 1};
     run_row_ops<0>(p, f);
+    if (pos < 0) *(u32 *)p.counters = touched; /* never, but the compiler does not know: it must load */
     float *smem = shared + WORK_AT;
     const float *q = row_source<Q_CODE>(p, f, head * Q_COLS) + head * Q_COLS;
     if (Q_CODE < 0) {
@@ -484,7 +560,7 @@ extern "C" __global__ void __launch_bounds__(TN_K_THREADS) attend(const __grid_c
         q = smem + AT_Q;
         __syncthreads();
     }
-    c.run(p, smem, q, s);
+    c.run(p, f, smem, q, s);
     if (n > 1) {
         if (!merge(p, smem, token, head, split, n)) return;
     } else {

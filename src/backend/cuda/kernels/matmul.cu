@@ -5,7 +5,8 @@
  * The host gives N_IN (K), X_INT8, X_CODE, COUNT, PRODUCTS, AFTER_OPS, PARTS as for matvec, TILE_ROWS and TILE_TOKENS. */
 
 constexpr int K = N_IN, NB = (K + 31) / 32, R = TILE_ROWS, T = TILE_TOKENS;
-constexpr int LD = R + 4; /* of results in shared memory: no bank conflicts */
+constexpr int LD = R + 4;                      /* of results in shared memory: no bank conflicts */
+constexpr int RESIDENT = R * T > 4096 ? 2 : 3; /* blocks on a multiprocessor */
 
 template <int W> struct encoding {
     static constexpr int value = W;
@@ -57,13 +58,6 @@ struct stage {
     u8 w[R][ROW], x[T][ROW];
     float w_scale[BLOCKS][R + 4][NUMBERS], x_scale[BLOCKS][T + 4][NUMBERS];
 };
-
-/* q - off as signed bytes */
-template <int W> DEV u32 centred(const raw<W> &q, int h, int w) {
-    u32 v = bytes_of(q, h, w);
-    if constexpr (raw<W>::OFF > 0) return ((v | 0x80808080) - raw<W>::OFF * 0x01010101) ^ 0x80808080;
-    return v;
-}
 
 template <int W> DEV void put_block(stage *st, const raw<W> &q, int row, int b, bool there) {
     u32 v[8];
@@ -161,22 +155,6 @@ template <int PART> struct carrier {
 };
 
 /* ---- the tensor cores ---- */
-
-/* Sums begin at a number whose float is 1.5 * 2^23: their bits are those of that float plus the sum. */
-constexpr int MAGIC = 0x4b400000;
-DEV float from_magic(int c) {
-    return __int_as_float(c) - 12582912.0f;
-}
-DEV void mma_k32(int *c, const u32 *a, const u32 *b) {
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
-        : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(MAGIC));
-}
-DEV void mma_k16(int *c, u32 a0, u32 a1, u32 b) {
-    asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%7,%7};"
-        : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
-        : "r"(a0), "r"(a1), "r"(b), "r"(MAGIC));
-}
 
 /* Sums of 16 rows x 8 tokens of a block, scaled and added to acc. s: scales of rows g and g + 8; x: of tokens 2 t and 2 t + 1 */
 template <int W> DEV void add_block(float *acc, const u32 *a, const u32 *b, const float (*s)[NUMBERS], const float (*x)[NUMBERS]) {
@@ -346,7 +324,7 @@ template <int PART> DEV void run_part(const tn_k_args &p, char *smem, int t0, in
     finish<PART>(p, tile, t0, n, out);
 }
 
-extern "C" __global__ void __launch_bounds__(TN_K_THREADS, 2) matmul(const __grid_constant__ tn_k_args p) {
+extern "C" __global__ void __launch_bounds__(TN_K_THREADS, RESIDENT) matmul(const __grid_constant__ tn_k_args p) {
     extern __shared__ __align__(16) char smem[];
     let_next_start();
     int t0 = blockIdx.x * T, n = step_count(p, COUNT) - t0;

@@ -13,13 +13,29 @@ constexpr int X_STRIDE = X_ROWS * X_ROW; /* bytes from token to token */
 
 /* ---- activations: to shared memory, int8 rows as they are, floats 36 words apart for each 32 (no bank conflicts) ---- */
 
+/* Int8 rows of n tokens from memory: eight loads are on their way before one is stored (the compiler cannot know that they
+ * may be). */
+DEV void copy_int8(const tn_k_args &p, int row, char *x, int n) {
+    constexpr int N = X_ROWS * NB * 5, ALL = (T * N + TN_K_THREADS - 1) / TN_K_THREADS, EACH = ALL < 8 ? ALL : 8;
+#pragma unroll 1
+    for (int i = threadIdx.x; i < n * N; i += EACH * TN_K_THREADS) {
+        uint2 v[EACH];
+#pragma unroll
+        for (int k = 0; k < EACH; k++) {
+            int at = i + k * TN_K_THREADS;
+            if (at < n * N) v[k] = value_at<const uint2>(p, -1 - X_CODE, row + at / N)[at % N];
+        }
+#pragma unroll
+        for (int k = 0; k < EACH; k++) {
+            int at = i + k * TN_K_THREADS, c = at % N;
+            if (at < n * N) ((uint2 *)(x + at / N * X_STRIDE + c / (NB * 5) * X_ROW))[c % (NB * 5)] = v[k];
+        }
+    }
+}
+
 DEV void stage(const tn_k_args &p, const row_frame &f, char *x) {
     if constexpr (X_INT8) {
-        if constexpr (X_CODE < 0) {
-            const uint2 *from = value_at<const uint2>(p, -1 - X_CODE, f.row);
-            for (int i = threadIdx.x; i < X_ROWS * NB * 5; i += TN_K_THREADS)
-                ((uint2 *)(x + i / (NB * 5) * X_ROW))[i % (NB * 5)] = from[i];
-        }
+        if constexpr (X_CODE < 0) copy_int8(p, f.row, x, 1);
     } else {
         const float *from = row_source<X_CODE>(p, f, 0);
         for (int i = threadIdx.x; i < X_ROWS * NB * 32; i += TN_K_THREADS) {
@@ -30,28 +46,31 @@ DEV void stage(const tn_k_args &p, const row_frame &f, char *x) {
 }
 
 DEV void stage_all(const tn_k_args &p, float *smem, int t0, int n) {
-    for (int t = 0; t < T; t++) {
-        char *x = (char *)(smem + X_AT) + t * X_STRIDE;
-        if (t < n) {
-            row_frame f = {smem, x, t0 + t, 0, 1, blockIdx.x == 0};
-            run_row_ops<0>(p, f);
-            stage(p, f, x);
-        } else {
-            for (int i = threadIdx.x; i < X_STRIDE / 4; i += TN_K_THREADS) ((u32 *)x)[i] = 0;
-        }
+    char *x = (char *)(smem + X_AT);
+    if constexpr (X_INT8 && X_CODE < 0 && N_ROW_OPS == 0) {
+        copy_int8(p, t0, x, n);
         __syncthreads();
+    } else {
+        for (int t = 0; t < n; t++) {
+            row_frame f = {smem, x + t * X_STRIDE, t0 + t, 0, 1, blockIdx.x == 0};
+            run_row(p, f);
+            stage(p, f, x + t * X_STRIDE);
+            __syncthreads();
+        }
     }
 }
 
 /* ---- products ---- */
 
-template <int W> DEV void multiply(const raw<W> *q, const char *x, int block, float (*acc)[T]) {
+/* Of the T tokens that there is room for, n are there. */
+template <int W> DEV void multiply(const raw<W> *q, const char *x, int block, int n, float (*acc)[T]) {
     if constexpr (X_INT8) {
         scales s[R];
 #pragma unroll
         for (int r = 0; r < R; r++) s[r] = scales_of(q[r]);
 #pragma unroll
         for (int t = 0; t < T; t++) {
+            if (t > 0 && t >= n) break;
             const char *row = x + t * X_STRIDE;
             u32 v[8];
             *(uint4 *)v = ((const uint4 *)row)[2 * block];
@@ -68,6 +87,7 @@ template <int W> DEV void multiply(const raw<W> *q, const char *x, int block, fl
             decode(q[r], w);
 #pragma unroll
             for (int t = 0; t < T; t++) {
+                if (t > 0 && t >= n) break;
                 const float4 *row = (const float4 *)(x + t * X_STRIDE + block * 144);
 #pragma unroll
                 for (int i = 0; i < 8; i++) {
@@ -85,12 +105,13 @@ template <int W> DEV void multiply(const raw<W> *q, const char *x, int block, fl
 constexpr int STEPS = (NB + 31) / 32;
 
 /* Sums of the lanes; result (r, t) to out[t * TILE + r]. */
-DEV void put_results(float (*acc)[T], float *out) {
+DEV void put_results(float (*acc)[T], int n, float *out) {
     int lane = threadIdx.x % 32;
 #pragma unroll
     for (int r = 0; r < R; r++)
 #pragma unroll
         for (int t = 0; t < T; t++) {
+            if (t > 0 && t >= n) break;
             float sum = warp_sum(acc[r][t]);
             if (lane == (r * T + t) % 32) out[t * TILE + r] = sum;
         }
@@ -202,11 +223,11 @@ template <int PART, int W> struct stream {
                 if (STEPS % DEPTH != 0 && now.tile >= TILES) break;
                 int block = 32 * now.step + threadIdx.x % 32;
                 const char *row = X_ROWS > 1 ? x + slot_of<PART>(now.tile) * X_ROW : x;
-                if (NB % 32 == 0 || block < NB) multiply(q[d], row, block, acc);
+                if (NB % 32 == 0 || block < NB) multiply(q[d], row, block, n, acc);
                 if (ahead.tile < TILES) fetch<PART>(p, q[d], ahead);
                 advance<PART>(ahead);
                 if ((STEPS % DEPTH != 0 || d == DEPTH - 1) && now.step == STEPS - 1) {
-                    put_results(acc, out + now.product * T * TILE + at);
+                    put_results(acc, n, out + now.product * T * TILE + at);
 #pragma unroll
                     for (int i = 0; i < R * T; i++) acc[i / T][i % T] = 0;
                     if (now.product == t_.products - 1) {
@@ -222,7 +243,7 @@ template <int PART, int W> struct stream {
 };
 
 /* Products of several encodings: one after the other. */
-template <int PART, int I> DEV void run_mixed(const tn_k_args &p, float *smem, int tile) {
+template <int PART, int I> DEV void run_mixed(const tn_k_args &p, float *smem, int tile, int n) {
     constexpr part t_ = parts[PART];
     if constexpr (I < t_.products) {
         constexpr int W = products[t_.first_product + I].traits;
@@ -234,10 +255,10 @@ template <int PART, int I> DEV void run_mixed(const tn_k_args &p, float *smem, i
         for (int block = threadIdx.x % 32; block < NB; block += 32) {
             raw<W> q[R];
             load_rows<W, R, NB>(q, w, row_of<PART>(tile) + at, block);
-            multiply(q, x, block, acc);
+            multiply(q, x, block, n, acc);
         }
-        put_results(acc, smem + X_AT + T * X_STRIDE / 4 + I * T * TILE + at);
-        run_mixed<PART, I + 1>(p, smem, tile);
+        put_results(acc, n, smem + X_AT + T * X_STRIDE / 4 + I * T * TILE + at);
+        run_mixed<PART, I + 1>(p, smem, tile, n);
     }
 }
 
@@ -245,6 +266,19 @@ template <int PART> DEV constexpr bool one_type() {
     for (int i = 1; i < parts[PART].products; i++)
         if (products[parts[PART].first_product + i].traits != products[parts[PART].first_product].traits) return false;
     return true;
+}
+
+/* The first tile's rows on their way to L2 while the launch ahead still runs. */
+template <int PART> DEV void prefetch_part(const tn_k_args &p) {
+    constexpr part t_ = parts[PART];
+    if constexpr (PART + 1 < N_PARTS) {
+        if ((int)blockIdx.x >= t_.first_block + t_.blocks) return prefetch_part<PART + 1>(p);
+    }
+    constexpr int LINES = NB * TN_K_LOW(products[t_.first_product].traits) / 32; /* of 128 bytes in a row's low plane */
+    int tile = blockIdx.x - t_.first_block;
+    u64 from = matrix_of<PART>(p, 0, tile).low + (u64)row_of<PART>(tile) * (NB * TN_K_LOW(products[t_.first_product].traits) * 4);
+    for (int i = threadIdx.x; i < TILE * LINES; i += TN_K_THREADS)
+        asm volatile("prefetch.global.L2 [%0];" ::"l"(from + (u64)i * 128));
 }
 
 template <int PART> DEV void run_part(const tn_k_args &p, float *smem, int t0, int n) {
@@ -258,7 +292,7 @@ template <int PART> DEV void run_part(const tn_k_args &p, float *smem, int t0, i
         s.run(p, smem, t0, n);
     } else {
         for (int tile = blockIdx.x - t_.first_block; tile < tiles<PART>::ALL; tile += t_.blocks) {
-            run_mixed<PART, 0>(p, smem, tile);
+            run_mixed<PART, 0>(p, smem, tile, n);
             __syncthreads();
             finish<PART>(p, tile, t0, n, smem + X_AT + T * X_STRIDE / 4);
             __syncthreads();
@@ -281,6 +315,7 @@ extern "C" __global__ void __launch_bounds__(TN_K_THREADS, MIN_BLOCKS) matvec(co
         stage_all(p, smem, t0, n);
         s.run(p, smem, t0, n);
     } else {
+        if (!EXPERTS) prefetch_part<0>(p);
         wait_for_last();
         read_chosen(p, t0);
         stage_all(p, smem, t0, n);

@@ -58,6 +58,22 @@ DEV u16 to_half(float f) {
 
 /* ---- the tensor cores ---- */
 
+/* Sums begin at a number whose float is 1.5 * 2^23: their bits are those of that float plus the sum. */
+constexpr int MAGIC = 0x4b400000;
+DEV float from_magic(int c) {
+    return __int_as_float(c) - 12582912.0f;
+}
+DEV void mma_k32(int *c, const u32 *a, const u32 *b) {
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
+        : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(MAGIC));
+}
+DEV void mma_k16(int *c, u32 a0, u32 a1, u32 b) {
+    asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%7,%7};"
+        : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
+        : "r"(a0), "r"(a1), "r"(b), "r"(MAGIC));
+}
+
 /* Four 8 x 8 matrices of 16 bits (or 8 x 16 of 8) from shared memory: lanes 8 i .. 8 i + 7 point to the rows of the i-th. */
 template <bool TURNED> DEV void load_matrices(u32 *r, const void *from) {
     u32 at = (u32)__cvta_generic_to_shared(from);
@@ -123,6 +139,12 @@ DEV float block_max(float x) {
 #pragma unroll
     for (int i = 1; i < TN_K_WARPS; i++) x = fmaxf(x, part[i]);
     return x;
+}
+
+/* Larger for a larger number, 1 for what is none; never 0. */
+DEV u32 ordered(float x) {
+    u32 bits = __float_as_uint(x + 0.0f); /* one zero */
+    return x == x ? bits ^ ((u32)((int)bits >> 31) | 0x80000000) : 1;
 }
 
 /* ---- ops ---- */

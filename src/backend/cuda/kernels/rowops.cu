@@ -32,7 +32,7 @@ template <int I> struct row_step {
         }
     }
 
-    /* i0: elements normed together; i1: only the next op reads the result. Whole rows: thread t sums elements
+    /* i0: elements normed together. Whole rows: thread t sums elements
      * 4 t .. 4 t + 3, then those 1024 further ..; heads: a warp each. */
     DEV void run_norm(const tn_k_args &p, const row_frame &f, int first, int end) {
         const float *a = row_source<o.a>(p, f, first);
@@ -74,30 +74,26 @@ template <int I> struct row_step {
      * the indices are stored, -1: nowhere; b: a factor for each column, 0: none. By the first warp. */
     DEV void run_top_k(const tn_k_args &p, const row_frame &f) {
         constexpr int EACH = (o.i0 + 31) / 32, KEPT = (o.cols + 31) / 32, NONE = 0x7fffffff;
-        const float *a = row_source<o.a>(p, f, 0), least = __int_as_float(0xff800000);
+        const float *a = row_source<o.a>(p, f, 0);
         int lane = threadIdx.x, chosen[KEPT];
         if (lane >= 32) return;
-        float left[EACH], weight[KEPT], sum = 0;
-        u64 taken[(EACH + 63) / 64] = {};
+        u32 left[EACH]; /* 0: taken, or not there */
+        float weight[KEPT], sum = 0;
 #pragma unroll
-        for (int i = 0; i < EACH; i++) left[i] = 32 * i + lane < o.i0 ? fmaxf(a[32 * i + lane], least) : least; /* no NaN */
+        for (int i = 0; i < EACH; i++) left[i] = 32 * i + lane < o.i0 ? ordered(a[32 * i + lane]) : 0;
 #pragma unroll 1
         for (int k = 0; k < o.cols; k++) {
-            float best = least;
+            u32 most = left[0];
             int at = NONE;
 #pragma unroll
-            for (int i = 0; i < EACH; i++) {
-                bool free = 32 * i + lane < o.i0 && !(taken[i / 64] >> i % 64 & 1);
-                if (free && (at == NONE || left[i] > best)) best = left[i], at = 32 * i + lane;
-            }
+            for (int i = 1; i < EACH; i++) most = left[i] > most ? left[i] : most;
+            most = __reduce_max_sync(~0u, most);
 #pragma unroll
-            for (int i = 16; i > 0; i >>= 1) {
-                float other = __shfl_xor_sync(~0u, best, i);
-                int where = __shfl_xor_sync(~0u, at, i);
-                if (other > best || (other == best && where < at)) best = other, at = where;
-            }
-            if (at % 32 == lane) taken[at / 2048] |= (u64)1 << at / 32 % 64;
-            best = a[at];
+            for (int i = EACH - 1; i >= 0; i--) at = left[i] == most ? 32 * i + lane : at;
+            at = (int)__reduce_min_sync(~0u, (u32)at);
+#pragma unroll
+            for (int i = 0; i < EACH; i++) left[i] = at == 32 * i + lane ? 0 : left[i];
+            float best = a[at];
             sum += best;
 #pragma unroll
             for (int j = 0; j < KEPT; j++)
@@ -230,55 +226,114 @@ template <int I> struct row_step {
     }
 };
 
-/* A norm of the whole row, its product with a vector, and their int8 form: in registers, with all loads on their way at once.
- * Each op gives the same bits as by itself. */
-template <int I> DEV constexpr int chain_length() {
-    constexpr row_op n = row_ops[I], m = row_ops[I + 1 < N_ROW_OPS ? I + 1 : I], q = row_ops[I + 2 < N_ROW_OPS ? I + 2 : I];
-    if (n.op != OP_RMS_NORM || n.i0 != n.cols || !n.i1 || n.cols > 32 * TN_K_THREADS) return 1;
-    if (m.op != OP_MUL || m.b >= 0 || m.period) return 1;
-    return q.op == OP_QUANTIZE && m.i1 && !q.i0 ? 3 : 2;
+/* ---- a whole row in registers ---- */
+
+/* Where every op works on its own columns, but for the sums of norms (the host says so: IN_REGISTERS), a thread keeps its columns
+ * of every value, fours TN_K_THREADS apart, and all that comes from outside is on its way at once. Each op gives the same bits
+ * as by itself. */
+constexpr int ROW_FOURS = IN_REGISTERS ? (row_ops[0].cols / 4 + TN_K_THREADS - 1) / TN_K_THREADS : 1;
+
+struct row_registers {
+    float4 in[N_ROW_OPS + 1][2][ROW_FOURS], out[N_ROW_OPS + 1][ROW_FOURS];
+};
+
+/* The last op before the I-th whose result has this place in shared memory. */
+DEV constexpr int made_by(int i, int place) {
+    for (int j = i - 1; j >= 0; j--)
+        if (row_ops[j].dst == place && row_ops[j].op != OP_QUANTIZE) return j;
+    return -1;
 }
 
-template <int I> DEV void run_chain(const tn_k_args &p, const row_frame &f) {
-    constexpr row_op n = row_ops[I], m = row_ops[I + 1];
-    constexpr int FOURS = (n.cols / 4 + TN_K_THREADS - 1) / TN_K_THREADS;
-    constexpr bool WHOLE = n.cols % (4 * TN_K_THREADS) == 0;
-    const float4 *a = (const float4 *)row_source<n.a>(p, f, 0), *b = (const float4 *)row_source<m.b>(p, f, 0);
-    float4 x[FOURS], w[FOURS];
-    float sum = 0;
+template <int CODE> DEV float4 four_from(const tn_k_args &p, const row_frame &f, int four) {
+    return ((const float4 *)row_source<CODE>(p, f, 0))[four];
+}
+
+template <int I> DEV float4 sum_of_experts(const tn_k_args &p, const row_frame &f, int four) {
+    constexpr row_op o = row_ops[I];
+    const float4 *a = (const float4 *)row_source<o.a>(p, f, 0) + four;
+    const float *w = row_source<o.b>(p, f, 0);
+    float4 y = a[0], sum = make_float4(w[0] * y.x, w[0] * y.y, w[0] * y.z, w[0] * y.w);
 #pragma unroll
-    for (int j = 0; j < FOURS; j++) {
-        int c = threadIdx.x + j * TN_K_THREADS;
-        bool inside = WHOLE || 4 * c < n.cols;
-        x[j] = inside ? a[c] : make_float4(0, 0, 0, 0);
-        w[j] = inside ? b[c] : make_float4(0, 0, 0, 0);
+    for (int k = 1; k < o.i0; k++) {
+        y = a[k * (o.cols / 4)];
+        sum = make_float4(fmaf(w[k], y.x, sum.x), fmaf(w[k], y.y, sum.y), fmaf(w[k], y.z, sum.z), fmaf(w[k], y.w, sum.w));
     }
+    return sum;
+}
+
+template <int I> DEV void load_operands(const tn_k_args &p, const row_frame &f, row_registers &r) {
+    if constexpr (I < N_ROW_OPS) {
+        constexpr row_op o = row_ops[I];
 #pragma unroll
-    for (int j = 0; j < FOURS; j++) {
-        sum = fmaf(x[j].x, x[j].x, sum);
-        sum = fmaf(x[j].y, x[j].y, sum);
-        sum = fmaf(x[j].z, x[j].z, sum);
-        sum = fmaf(x[j].w, x[j].w, sum);
-    }
-    float factor = row_step<I>::norm_factor(block_sum(sum), true);
-#pragma unroll
-    for (int j = 0; j < FOURS; j++) {
-        int c = 4 * (threadIdx.x + j * TN_K_THREADS);
-        bool inside = WHOLE || c < n.cols;
-        float y[4] = {x[j].x * factor * w[j].x, x[j].y * factor * w[j].y, x[j].z * factor * w[j].z,
-                      x[j].w * factor * w[j].w};
-        if constexpr (chain_length<I>() == 3) {
-            q8_four e = quantize_four(y);
-            if (inside) row_step<I + 2>::put_four(p, f, c, e);
-        }
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-            if constexpr (chain_length<I>() == 2) {
-                if (inside) row_step<I + 1>::put(p, f, c + k, 0, y[k]);
-            } else if constexpr (m.store >= 0) {
-                if (inside && f.store) value_at<float>(p, m.store, f.row)[c + k] = y[k];
+        for (int j = 0; j < ROW_FOURS; j++) {
+            int four = threadIdx.x + j * TN_K_THREADS;
+            bool inside = o.cols % (4 * TN_K_THREADS) == 0 || 4 * four < o.cols;
+            r.in[I][0][j] = r.in[I][1][j] = make_float4(0, 0, 0, 0);
+            if constexpr (o.op == OP_EXPERT_SUM) {
+                if (inside) r.in[I][0][j] = sum_of_experts<I>(p, f, four);
+            } else if constexpr (o.a < 0) {
+                if (inside) r.in[I][0][j] = four_from<o.a>(p, f, four);
+            }
+            if constexpr (is_binary(o.op) && o.b < 0 && o.period == 1) {
+                float y = row_source<o.b>(p, f, 0)[0];
+                r.in[I][1][j] = make_float4(y, y, y, y);
+            } else if constexpr (is_binary(o.op) && o.b < 0) {
+                if (inside) r.in[I][1][j] = four_from<o.b>(p, f, four);
             }
         }
+        load_operands<I + 1>(p, f, r);
+    }
+}
+
+/* Op I of a thread's columns: its operands are in r. */
+template <int I> DEV void run_on_registers(const row_frame &f, row_registers &r) {
+    constexpr row_op o = row_ops[I];
+    const float4 *a = o.a < 0 || o.op == OP_EXPERT_SUM ? r.in[I][0] : r.out[made_by(I, o.a)];
+    const float4 *b = o.b < 0 || !is_binary(o.op) ? r.in[I][1] : r.out[made_by(I, o.b)];
+    float factor = (float)o.f0;
+    if constexpr (o.op == OP_RMS_NORM) {
+        float sum = 0;
+#pragma unroll
+        for (int j = 0; j < ROW_FOURS; j++) {
+            sum = fmaf(a[j].x, a[j].x, sum);
+            sum = fmaf(a[j].y, a[j].y, sum);
+            sum = fmaf(a[j].z, a[j].z, sum);
+            sum = fmaf(a[j].w, a[j].w, sum);
+        }
+        factor = row_step<I>::norm_factor(block_sum(sum), true);
+    }
+#pragma unroll
+    for (int j = 0; j < ROW_FOURS; j++) {
+        if constexpr (o.op == OP_RMS_NORM)
+            r.out[I][j] = make_float4(a[j].x * factor, a[j].y * factor, a[j].z * factor, a[j].w * factor);
+        else if constexpr (o.op == OP_EXPERT_SUM)
+            r.out[I][j] = a[j];
+        else
+            r.out[I][j] = make_float4(element<o.op>(a[j].x, b[j].x, factor), element<o.op>(a[j].y, b[j].y, factor),
+                                      element<o.op>(a[j].z, b[j].z, factor), element<o.op>(a[j].w, b[j].w, factor));
+    }
+}
+
+template <int I> DEV void run_registers(const tn_k_args &p, const row_frame &f, row_registers &r) {
+    if constexpr (I < N_ROW_OPS) {
+        constexpr row_op o = row_ops[I];
+        if constexpr (o.op != OP_QUANTIZE) run_on_registers<I>(f, r);
+#pragma unroll
+        for (int j = 0; j < ROW_FOURS; j++) {
+            int four = threadIdx.x + j * TN_K_THREADS;
+            bool inside = o.cols % (4 * TN_K_THREADS) == 0 || 4 * four < o.cols;
+            if constexpr (o.op == OP_QUANTIZE) {
+                float4 x = o.a < 0 ? r.in[I][0][j] : r.out[made_by(I, o.a)][j];
+                q8_four e = quantize_four((const float *)&x);
+                if (inside) row_step<I>::put_four(p, f, 4 * four, e);
+            } else {
+                if constexpr (o.store >= 0)
+                    if (inside && f.store) ((float4 *)value_at<float>(p, o.store, f.row))[four] = r.out[I][j];
+                if constexpr (o.dst >= 0 && X_CODE >= 0 && made_by(N_ROW_OPS, X_CODE) == I) /* the products read it */
+                    if (inside) ((float4 *)(f.smem + o.dst))[four] = r.out[I][j];
+            }
+        }
+        run_registers<I + 1>(p, f, r);
     }
 }
 
@@ -286,10 +341,21 @@ template <int I> DEV void run_chain(const tn_k_args &p, const row_frame &f) {
 template <int I, int END = N_ROW_OPS> DEV void run_row_ops(const tn_k_args &p, const row_frame &f) {
     if constexpr (I < END) {
         if constexpr (row_ops[I].wait) __syncthreads();
-        if constexpr (chain_length<I>() > 1) run_chain<I>(p, f);
-        else row_step<I>::run(p, f);
-        run_row_ops<I + chain_length<I>(), END>(p, f);
+        row_step<I>::run(p, f);
+        run_row_ops<I + 1, END>(p, f);
     } else if constexpr (END > 0) {
         __syncthreads();
+    }
+}
+
+/* All of them on a row. */
+DEV void run_row(const tn_k_args &p, const row_frame &f) {
+    if constexpr (IN_REGISTERS) {
+        row_registers r;
+        load_operands<0>(p, f, r);
+        run_registers<0>(p, f, r);
+        __syncthreads();
+    } else {
+        run_row_ops<0>(p, f);
     }
 }

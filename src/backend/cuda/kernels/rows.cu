@@ -7,5 +7,5 @@ extern "C" __global__ void __launch_bounds__(TN_K_THREADS) rows(const __grid_con
     wait_for_last();
     if (!inside) return;
     row_frame f = {smem, nullptr, (int)blockIdx.x, (int)blockIdx.y, (int)gridDim.y, true};
-    run_row_ops<0>(p, f);
+    run_row(p, f);
 }

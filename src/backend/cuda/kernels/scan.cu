@@ -80,15 +80,29 @@ DEV constexpr int split() {
 constexpr int SPLIT = split(), FOURS = (K_DIM / 4 + SPLIT - 1) / SPLIT;
 constexpr int AT_K = 0, AT_Q = K_DIM, AT_V = 2 * K_DIM, AT_DECAY = AT_V + COLUMNS, AT_BETA = AT_DECAY + 1;
 
-/* The inputs of token `row` to shared memory. */
-DEV void stage(const tn_k_args &p, const row_frame &f, float *to, int head, int col0) {
-    int k_at = head % K_HEADS * K_DIM, v_at = head * V_DIM + col0;
-    const float *q = row_source<Q_CODE>(p, f, k_at), *k = row_source<K_CODE>(p, f, k_at), *v = row_source<V_CODE>(p, f, v_at);
-    for (int i = threadIdx.x; i < 2 * K_DIM + COLUMNS; i += TN_K_THREADS)
-        to[i] = i < AT_Q ? k[k_at + i] : i < AT_V ? q[k_at + i - AT_Q] : v[v_at + i - AT_V];
-    if (threadIdx.x == 0) {
-        to[AT_DECAY] = expf(row_source<G_CODE>(p, f, 0)[head]);
-        to[AT_BETA] = row_source<B_CODE>(p, f, 0)[head];
+/* The inputs of n tokens from `row` on to shared memory, all on their way at once. f: of the first. */
+DEV void stage(const tn_k_args &p, row_frame f, int n, int head, int col0) {
+    constexpr int EACH = 2 * K_DIM + COLUMNS, LOADS = (CHUNK * EACH + TN_K_THREADS - 1) / TN_K_THREADS;
+    int k_at = head % K_HEADS * K_DIM, v_at = head * V_DIM + col0, row = f.row;
+    float *to = f.smem + WORK_AT, x[LOADS];
+#pragma unroll
+    for (int j = 0; j < LOADS; j++) {
+        int at = threadIdx.x + j * TN_K_THREADS, i = at % EACH;
+        if (at >= n * EACH) continue;
+        f.row = row + at / EACH;
+        if (i < AT_Q) x[j] = row_source<K_CODE>(p, f, k_at)[k_at + i];
+        else if (i < AT_V) x[j] = row_source<Q_CODE>(p, f, k_at)[k_at + i - AT_Q];
+        else x[j] = row_source<V_CODE>(p, f, v_at)[v_at + i - AT_V];
+    }
+#pragma unroll
+    for (int j = 0; j < LOADS; j++) {
+        int at = threadIdx.x + j * TN_K_THREADS;
+        if (at < n * EACH) to[at / EACH * STAGE + at % EACH] = x[j];
+    }
+    if ((int)threadIdx.x < n) {
+        f.row = row + threadIdx.x;
+        to[threadIdx.x * STAGE + AT_DECAY] = expf(row_source<G_CODE>(p, f, 0)[head]);
+        to[threadIdx.x * STAGE + AT_BETA] = row_source<B_CODE>(p, f, 0)[head];
     }
 }
 
@@ -143,12 +157,9 @@ extern "C" __global__ void __launch_bounds__(TN_K_THREADS) scan(const __grid_con
 #pragma unroll 1
     for (int t0 = 0; t0 < r.n; t0 += CHUNK) {
         int n = r.n - t0 < CHUNK ? r.n - t0 : CHUNK;
-        for (int t = 0; t < n; t++) {
-            int row = r.first + t0 + t;
-            row_frame f = {smem, nullptr, row, head % K_HEADS, K_HEADS, head < K_HEADS && blockIdx.x == 0};
-            run_row_ops<0, N_BEFORE>(p, f);
-            stage(p, f, smem + WORK_AT + t * STAGE, head, col0);
-        }
+        row_frame f = {smem, nullptr, r.first + t0, head % K_HEADS, K_HEADS, head < K_HEADS && blockIdx.x == 0};
+        run_row_ops<0, N_BEFORE>(p, f); /* there are some only where CHUNK is 1 */
+        stage(p, f, n, head, col0);
         __syncthreads();
 #pragma unroll 1
         for (int t = 0; t < n; t++) {
@@ -158,7 +169,7 @@ extern "C" __global__ void __launch_bounds__(TN_K_THREADS) scan(const __grid_con
             if (CORE_DST >= 0 && puts) smem[CORE_DST + column] = o;
             if (CORE_STORE >= 0 && puts) value_at<float>(p, CORE_STORE, row)[head * V_DIM + col0 + column] = o;
             row_frame f = {smem, nullptr, row, head, HEADS, true};
-            if (N_ROW_OPS > N_BEFORE) run_row_ops<N_BEFORE>(p, f);
+            if constexpr (N_ROW_OPS > N_BEFORE) run_row_ops<N_BEFORE>(p, f);
         }
         __syncthreads();
     }

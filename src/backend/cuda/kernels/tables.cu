@@ -33,6 +33,12 @@ struct part {
 #define ROW_OPS
 #define N_ROW_OPS 0
 #endif
+#ifndef IN_REGISTERS
+#define IN_REGISTERS 0
+#endif
+#ifndef X_CODE
+#define X_CODE -1
+#endif
 #ifndef AFTER_OPS
 #define AFTER_OPS
 #define N_AFTER_OPS 0

@@ -58,6 +58,13 @@ template <int W> DEV u32 bytes_of(const raw<W> &q, int h, int w) {
     return v;
 }
 
+/* q - off as signed bytes */
+template <int W> DEV u32 centred(const raw<W> &q, int h, int w) {
+    u32 v = bytes_of(q, h, w);
+    if constexpr (raw<W>::OFF > 0) return ((v | 0x80808080) - raw<W>::OFF * 0x01010101) ^ 0x80808080;
+    return v;
+}
+
 /* value = s[h] (q - off) + m[h] for half h */
 struct scales {
     float s[2], m[2];

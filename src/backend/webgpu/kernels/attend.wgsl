@@ -1,7 +1,5 @@
     // ---- attention: softmax(scale q k^T) v over the positions that this token sees, tile by tile
-    let position = step[${POS}u + row];
     let pages_at = step[${PAGES_AT}u + row];
-    let seen = ${SEEN};
     workgroupBarrier();
     storageBarrier();
     for (var c = tid; c < ${GROUP}u * ${K_DIM}u; c += WG) { query[c >> 2u][c & 3u] = ${Q}; }
@@ -11,7 +9,7 @@
             top[tid] = -3.0e38;
             weight[tid] = 0.0;
         }
-        for (var first = seen / ${TILE}u * ${TILE}u; first <= position; first += ${TILE}u) {
+        for (var first = (seen / ${TILE}u + split) * ${TILE}u; first <= position; first += ${TILE}u * n_splits) {
             let page_a = step[pages_at + first / 64u];
             let page_b = step[pages_at + min(first / 64u + 1u, position / 64u)];
             let base_a = (page_a * ${N_KV}u + head) * ${SIZE}u;
@@ -72,7 +70,7 @@
                 if (tid < ${V_UNITS}u && h < ${GROUP}u) {
                     var y4 = vec4<f32>();
                     for (var i = tid; i < WG; i += ${V_TEAM}u) { y4 += part[i]; }
-                    y4 /= weight[k];
+                    if (n_splits == 1u) { y4 /= weight[k]; }
                     for (var i = 0u; i < 4u; i++) {
                         let c = h * ${V_DIM}u + tid * ${V_DIMS}u + j * 4u + i;
                         let y = y4[i];

@@ -1,3 +1,4 @@
+    {
     let id = step[${IDS}u + row];
     if (id >= ${FIRST} && id - ${FIRST} < ${ROWS}) {
         for (var b = tid; b < ${BLOCKS}u; b += WG) {
@@ -8,4 +9,5 @@
                 ${STORE}
             }
         }
+    }
     }

@@ -3,14 +3,14 @@
     for (var b = 0u; b < ${BLOCKS}u; b++) {
         workgroupBarrier();
         if (tid < 32u) {
-            let raw = load_${ID}(min(r0 + tid, ${LAST_ROW}), b);
+            let raw = load_${ID}(${WEIGHT_ROW}, b);
             for (var k = 0u; k < 8u; k++) {
                 let v = value_${TYPE}(raw, k);
                 for (var i = 0u; i < 4u; i++) { tile_w[(k * 4u + i) * 8u + (tid >> 2u)][tid & 3u] = v[i]; }
             }
         } else if (tid < 64u) {
             let t = tid - 32u;
-            let row = min(t0 + t, n_rows - 1u);
+            ${ROW}
             for (var k = 0u; k < 8u; k++) {
                 let v = ${X};
                 for (var i = 0u; i < 4u; i++) { tile_x[(k * 4u + i) * 8u + (t >> 2u)][t & 3u] = v[i]; }
