@@ -134,14 +134,12 @@ typedef struct answering {
 static bool on_token(void *data, int32_t id) {
     answering *w = data;
     cli_answer *a = w->a;
-    if (w->prompt->interrupts && *w->prompt->interrupts) {
-        a->stop = CLI_STOP_USER;
-        return false;
-    }
     w->status = add_token(w->e, w->prompt, a, id, w->err);
     if (w->status || a->stop) return false;
     if (w->prompt->show) show_text(w->e->o, a, false);
-    return true;
+    /* what was found is part of the answer: the device may have been given it already */
+    if (w->prompt->interrupts && *w->prompt->interrupts) a->stop = CLI_STOP_USER;
+    return !a->stop;
 }
 
 /* Whether the likeliest token is all that matters: then a device may go ahead, and logits stay there. */

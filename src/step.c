@@ -216,9 +216,18 @@ static tn_status take_one(tn_session *s, int32_t *id, tn_error *err) {
     return status;
 }
 
+/* A step failed: what is under way is waited for and, like the failed one, not counted. */
+static void give_up(tn_session *s, int32_t seq, int32_t lost) {
+    int32_t unseen;
+    tn_error unheard;
+    for (int32_t i = 1; i < lost; i++) take_one(s, &unseen, &unheard);
+    for (int32_t i = 0; i < lost; i++) take_back(s, seq);
+}
+
 tn_status tn_step_greedy(tn_session *s, const tn_greedy *o, tn_error *err) {
     tn_batch b = {.ids = &o->id, .seqs = &o->seq, .n_tokens = 1};
     tn_status status = begin_batch(s, &b, err);
+    if (status != TN_OK) return status;
     s->n_rows = 0;
     int32_t ahead = s->model->backend->caps(s->model->device)->ahead, fed = 0, found = 0, id = o->id;
     bool on = o->n > 0;
@@ -229,13 +238,14 @@ tn_status tn_step_greedy(tn_session *s, const tn_greedy *o, tn_error *err) {
             fed++;
         } else if (fed > found) {
             status = take_one(s, &id, err);
+            if (status != TN_OK) break;
             found++;
-            if (status == TN_OK && on) on = o->each(o->data, id);
+            on = on && o->each(o->data, id);
         } else {
             break;
         }
     }
-    for (; status != TN_OK && found < fed; found++) take_back(s, o->seq);
+    if (status != TN_OK) give_up(s, o->seq, fed - found);
     return status;
 }
 

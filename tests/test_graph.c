@@ -187,8 +187,8 @@ static void test_legal(void **state) {
     BREAK("the choice is no argmax", g->choice = g->n)                                                               \
     BREAK("the choice is no argmax", g->choice = g->output)                                                          \
     BREAK("not one index", NODE(chosen)->out[0].cols = 2)                                                            \
-        BREAK("chooses from what is not f32", NODE(logits)->out[0].dtype = TN_I32)                                   \
-            BREAK("no output", g->output = -1) BREAK("no output", g->output = g->n)
+    BREAK("chooses from what is not f32", NODE(logits)->out[0].dtype = TN_I32)                                       \
+    BREAK("no output", g->output = -1) BREAK("no output", g->output = g->n)
 
 /* The int8 node reads wider rows of an earlier node. */
 static void move_up(tn_graph *g) {

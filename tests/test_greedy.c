@@ -101,7 +101,9 @@ static void test_ends(void **state) {
     tn_error err = {0};
     int32_t id = feed_prompt(&r), length = COUNT(g_prompt);
     assert_int_equal(go(&r, id, 0, &err), TN_OK);
+    assert_int_equal(feed_prompt(&r) >= 0 && tn_sequence_cut(r.s, 0, length, &err) == TN_OK, true);
     assert_int_equal(go(&r, -5, 3, &err), TN_ERR_USAGE);
+    assert_non_null(tn_logits(r.s, 0)); /* what was refused leaves the last step's logits */
     assert_int_equal(go(&r, r.m->hp.n_vocab, 3, &err), TN_ERR_USAGE);
     assert_int_equal(r.n, 0);
     assert_int_equal(tn_sequence_length(r.s, 0), length);
@@ -116,6 +118,91 @@ static void test_ends(void **state) {
     assert_int_equal(go(&r, id, 1, &err), TN_ERR_INPUT);
     assert_int_equal(r.n, LEFT);
     close_rig(&r);
+}
+
+/* ---- a device that works ahead ---- */
+
+/* The CPU, said to hold two steps at once; a step, or waiting for it, fails when its turn comes. */
+static struct {
+    const tn_backend *cpu;
+    tn_caps caps;
+    int32_t id[2], n_submitted, n_waited;
+    int32_t fail_submit, fail_wait; /* which one, from 1; 0: none */
+} g_device;
+
+static const tn_caps *ahead_caps(const tn_device *d) {
+    g_device.caps = *g_device.cpu->caps(d);
+    g_device.caps.ahead = 2;
+    return &g_device.caps;
+}
+
+static tn_status ahead_submit(tn_program *p, const tn_step_input *step, int want, tn_error *err) {
+    tn_result result;
+    if (++g_device.n_submitted == g_device.fail_submit) return tn_fail(err, TN_ERR_RESOURCES, "a submit that fails");
+    assert_true(g_device.n_submitted - g_device.n_waited <= 2);
+    assert_int_equal(want, TN_WANT_IDS);
+    if (step->ids[0] == TN_ID_CHOSEN) assert_int_equal(g_device.n_submitted - g_device.n_waited, 2);
+    tn_status status = g_device.cpu->submit(p, step, want, err);
+    if (status == TN_OK) status = g_device.cpu->wait(p, &result, err);
+    if (status == TN_OK) g_device.id[g_device.n_submitted % 2] = result.ids[0];
+    return status;
+}
+
+static tn_status ahead_wait(tn_program *p, tn_result *result, tn_error *err) {
+    (void)p;
+    assert_true(g_device.n_waited < g_device.n_submitted);
+    if (++g_device.n_waited == g_device.fail_wait) return tn_fail(err, TN_ERR_RESOURCES, "a wait that fails");
+    *result = (tn_result){.ids = &g_device.id[g_device.n_waited % 2]};
+    return TN_OK;
+}
+
+/* Greedy steps on it, from a fresh prompt. */
+static tn_status go_ahead(rig *r, int32_t n, int32_t fail_submit, int32_t fail_wait, tn_error *err) {
+    tn_backend device = *r->m->backend;
+    assert_int_equal(tn_sequence_cut(r->s, 0, 0, err), TN_OK);
+    int32_t id = feed_prompt(r);
+    memset(&g_device, 0, sizeof g_device);
+    g_device.cpu = r->m->backend;
+    g_device.fail_submit = fail_submit;
+    g_device.fail_wait = fail_wait;
+    device.caps = ahead_caps;
+    device.submit = ahead_submit;
+    device.wait = ahead_wait;
+    r->m->backend = &device;
+    r->n = 0;
+    tn_status status = go(r, id, n, err);
+    r->m->backend = g_device.cpu;
+    return status;
+}
+
+static void test_ahead(void **state) {
+    (void)state;
+    for (size_t m = 0; m < COUNT(g_models); m++) {
+        rig a = open_rig(g_models[m], CONTEXT), b = open_rig(g_models[m], CONTEXT);
+        tn_error err = {0};
+        int32_t prompt = COUNT(g_prompt);
+        assert_int_equal(go(&a, feed_prompt(&a), N, &err), TN_OK);
+        assert_int_equal(go_ahead(&b, N, 0, 0, &err), TN_OK);
+        assert_memory_equal(a.found, b.found, N * sizeof *a.found);
+        assert_int_equal(tn_sequence_length(b.s, 0), prompt + N);
+        b.limit = 3; /* the third token is in the sequence already */
+        assert_int_equal(go_ahead(&b, N, 0, 0, &err), TN_OK);
+        assert_int_equal(b.n, 3);
+        assert_int_equal(tn_sequence_length(b.s, 0), prompt + 4);
+        assert_int_equal(g_device.n_submitted, g_device.n_waited);
+        b.limit = CONTEXT;
+        for (int32_t k = 1; k <= 4; k++)
+            for (int wait = 0; wait < 2; wait++) { /* what was found stays, the rest is taken back */
+                assert_int_equal(go_ahead(&b, N, wait ? 0 : k, wait ? k : 0, &err), TN_ERR_RESOURCES);
+                int32_t found = wait ? k - 1 : k > 2 ? k - 2 : 0;
+                assert_int_equal(b.n, found);
+                assert_memory_equal(a.found, b.found, (size_t)found * sizeof *a.found);
+                assert_int_equal(tn_sequence_length(b.s, 0), b.s->recurrent ? 0 : prompt + found);
+                assert_int_equal(g_device.n_submitted - (wait ? 0 : 1), g_device.n_waited);
+            }
+        close_rig(&a);
+        close_rig(&b);
+    }
 }
 
 /* Launches run one after the other, within the step; the step counts like any other. */
@@ -146,6 +233,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_as_steps),
         cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_ahead),
         cmocka_unit_test(test_timed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
