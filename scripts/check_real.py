@@ -23,7 +23,6 @@ import sys
 import tempfile
 
 EXACT = ["--act", "f32", "--kv-type", "f32"]
-OUT = pathlib.Path(tempfile.mkdtemp(), "logits")
 
 
 def floats(data):
@@ -37,8 +36,8 @@ def nmse(got, want):
 
 
 class Check:
-    def __init__(self, options):
-        self.o, self.failed = options, 0
+    def __init__(self, options, folder):
+        self.o, self.failed, self.out = options, 0, pathlib.Path(folder, "logits")
 
     def tenon(self, verb, *flags, text=None):
         command = [self.o.tenon, verb, "-m", self.o.model, *flags]
@@ -53,7 +52,7 @@ class Check:
 
     def tokenize(self):
         items, wrong = json.loads((self.o.dir / "tokenize.json").read_text())["items"], []
-        path = OUT.with_name("text")
+        path = self.out.with_name("text")
         for item in items:
             path.write_text(item["text"], newline="")
             for key, flags in (("ids", ["--no-bos"]), ("ids_add_special", []),
@@ -65,7 +64,7 @@ class Check:
 
     def chat(self):
         about = json.loads((self.o.dir / "chat.json").read_text())
-        path, wrong, items = OUT.with_name("messages.json"), [], about["items"]
+        path, wrong, items = self.out.with_name("messages.json"), [], about["items"]
         own = "no chat template" not in about.get("template", "")
         for item in items:
             path.write_text(json.dumps({k: item[k] for k in ("messages", "add_generation_prompt")}) if own else item["prompt"])
@@ -86,8 +85,8 @@ class Check:
                 native = nmse(floats(native_file.read_bytes()), want)
             ids, errors = ",".join(map(str, about["tokens"])), []
             for flags in (EXACT, []):
-                self.tenon("logits", "--ids", ids, "-o", str(OUT), "-b", self.o.backend, *flags)
-                got = floats(OUT.read_bytes())
+                self.tenon("logits", "--ids", ids, "-o", str(self.out), "-b", self.o.backend, *flags)
+                got = floats(self.out.read_bytes())
                 errors.append(nmse(got, want))
             worst = max(worst, max(abs(g - w) for g, w in zip(got, want)))
             limit = 1.25 * native if native else 1e-2
@@ -108,10 +107,11 @@ class Check:
                          f"greedy {key:6s} {item['prompt'][:30]!r}: {same} of {len(want)} tokens{told}")
 
     def perplexity(self):
-        about = json.loads((self.o.ppl / "ppl.json").read_text())
-        for want in about["results"]:
-            if want["model"] != pathlib.Path(self.o.model).name or want["variant"] != "deq":
-                continue
+        about, name = json.loads((self.o.ppl / "ppl.json").read_text()), pathlib.Path(self.o.model).name
+        wanted = [want for want in about["results"] if want["model"] == name and want["variant"] == "deq"]
+        if not wanted:
+            self.say(False, f"perplexity: ppl.json tells nothing of {name}")
+        for want in wanted:
             for flags, bound in ((EXACT, 0.01), ([], 0.01 * want["ppl"])):
                 got = json.loads(self.tenon("perplexity", "-f", str(self.o.ppl / about["text"]), "-c", str(want["n_ctx"]), "-q",
                                             "--json", "-b", self.o.backend, *flags))["ppl"]
@@ -126,12 +126,13 @@ def main():
     ap.add_argument("dir", type=pathlib.Path)
     ap.add_argument("--backend", default="cpu")
     ap.add_argument("--ppl", type=pathlib.Path)
-    check = Check(ap.parse_args())
-    check.tokenize()
-    check.chat()
-    check.greedy(check.logits())
-    if check.o.ppl:
-        check.perplexity()
+    with tempfile.TemporaryDirectory() as folder:
+        check = Check(ap.parse_args(), folder)
+        check.tokenize()
+        check.chat()
+        check.greedy(check.logits())
+        if check.o.ppl:
+            check.perplexity()
     sys.exit(1 if check.failed else 0)
 
 

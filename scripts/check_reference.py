@@ -49,17 +49,16 @@ def nmse(got, want):
 
 
 class Check:
-    def __init__(self, options):
-        self.o, self.failed, self.tmp = options, 0, tempfile.mkdtemp()
+    def __init__(self, options, folder):
+        self.o, self.failed, self.out = options, 0, pathlib.Path(folder, "out")
 
     def logits(self, model, tokens, *flags):
-        out = pathlib.Path(self.tmp, "out")
-        command = [self.o.tenon, "logits", "-m", str(model), "--ids", ",".join(map(str, tokens)), "-o", str(out), "--all",
+        command = [self.o.tenon, "logits", "-m", str(model), "--ids", ",".join(map(str, tokens)), "-o", str(self.out), "--all",
                    "-b", self.o.backend, "-q", *flags]
         run = subprocess.run(command, capture_output=True, text=True)
         if run.returncode:
             sys.exit(f"{' '.join(command)}: {run.stderr.strip()}")
-        return out.read_bytes()
+        return self.out.read_bytes()
 
     def chunks(self, model, tokens, *flags):
         runs = set()
@@ -109,8 +108,8 @@ def exact_of(base):
     return native if native.exists() and ".F32." in base.name and not base.name.startswith("gemma") else None
 
 
-def small_models(o):
-    check, n = Check(o), 0
+def small_models(o, folder):
+    check, n = Check(o, folder), 0
     for model in sorted((o.dir / "models").glob("*.gguf")):
         for seq in ("s1", "s48", "s130"):
             base = o.dir / "logits" / f"{model.stem}.{seq}.prefill"
@@ -141,7 +140,8 @@ def main():
     ap.add_argument("--backend", default="cpu")
     ap.add_argument("--only", default="")
     o = ap.parse_args()
-    failed = bool(small_models(o))
+    with tempfile.TemporaryDirectory() as folder:
+        failed = bool(small_models(o, folder))
     if not o.only:
         failed |= bool(check_text.Texts(o.tenon, o.dir / "vocab").all())
     for model in o.models:

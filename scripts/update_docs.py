@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the output of commands in documentation anew: update_docs.py TENON [PAGE ...].
+"""Writes the output of commands in documentation anew, and the picture of a layer: update_docs.py TENON [PAGE ...].
 
 In a page, a block that begins with ```console holds commands, each on a line with "$ ", and what they print. They are run in
 the repository's root with `tenon` standing for TENON and $M for the small model of scripts/fetch-model.sh; stderr counts as
@@ -45,6 +45,9 @@ def main():
         with open(page, "w", encoding="utf-8") as f:
             f.write(BLOCK.sub(lambda block: renew(block.group(), tenon), text))
         print(page)
+    if not sys.argv[2:]:
+        with open(os.path.join(ROOT, "docs", "fused-layer.svg"), "w", encoding="utf-8") as f:
+            f.write("\n".join(run("tenon explain -m $M --format svg", tenon)) + "\n")
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ static void finish(folder *f) {
 
 /* ---- text ---- */
 
-static void text_graph(tn_buf *b, const tn_plan *p, bool all) {
+void tn_print_plain(tn_buf *b, const tn_plan *p, bool all) {
     const tn_graph *g = &p->graph;
     tn_buf_printf(b, "\nplain graph: %d nodes, activations quantized by nodes of their own\n", p->n_plain);
     folder f = {.layer = -1, .all = all, .out = b};
@@ -176,7 +176,7 @@ static tn_status text(tn_buf *b, const tn_session *s, const tn_plan *p, const tn
                   s->model->backend->caps(s->model->device)->description);
     tn_buf_printf(b, "%s: up to %d token%s a step\n", o->phase == TN_PHASE_DECODE ? "decode" : "prefill",
                   p->graph.max_tokens, p->graph.max_tokens == 1 ? "" : "s");
-    text_graph(b, p, o->verbose);
+    tn_print_plain(b, p, o->verbose);
     text_rules(b, p);
     text_launches(b, p, o->verbose);
     text_memory(b, p, lives, n_lives, o->verbose);

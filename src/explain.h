@@ -34,6 +34,9 @@ tn_status tn_alike_layers(const tn_plan *p, int32_t n_layer, int32_t **first_ali
 /* The layer that most others are like; 0 where there is none. */
 int32_t tn_typical_layer(const int32_t *first_alike, int32_t n_layer);
 
+/* The plain graph as text, equal layers once unless `all`. explain.c */
+void tn_print_plain(tn_buf *b, const tn_plan *p, bool all);
+
 /* ---- pictures ---- */
 
 /* The launches of a layer as an SVG. `alone`: with what a file of its own needs. */

@@ -1,4 +1,4 @@
-/* An explanation as one page that needs nothing from elsewhere: facts, the rules and their reasons, the layers (equal
+/* An explanation as one page that needs nothing from elsewhere: facts, the plain graph, the rules and their reasons, the layers (equal
  * ones once) with their launches in colour, and the memory over time. */
 #include "base/mem.h"
 #include "explain.h"
@@ -144,7 +144,7 @@ static bool outside_layers(const tn_plan *p, int32_t l) {
 static tn_status layers(tn_buf *b, const tn_plan *p, int32_t n_layer, tn_error *err) {
     int32_t *alike;
     tn_status status = tn_alike_layers(p, n_layer, &alike, err);
-    tn_buf_str(b, "<h2>Layers</h2>\n");
+    tn_buf_str(b, "<h2>After: layers and launches</h2>\n");
     legend(b);
     int32_t typical = alike && status == TN_OK ? tn_typical_layer(alike, n_layer) : 0;
     for (int32_t first = 0, last; first < n_layer && status == TN_OK; first = last + 1) {
@@ -162,6 +162,16 @@ static tn_status layers(tn_buf *b, const tn_plan *p, int32_t n_layer, tn_error *
 }
 
 /* ---- the page ---- */
+
+static void plain_graph(tn_buf *b, const tn_plan *p) {
+    tn_buf text = {0};
+    tn_print_plain(&text, p, false);
+    tn_buf_printf(b, "<h2>Before</h2>\n<details><summary>the plain graph: %d nodes</summary><pre>", p->n_plain);
+    tn_add_escaped(b, text.p ? text.p : "");
+    tn_buf_str(b, "</pre></details>\n");
+    b->failed |= text.failed;
+    tn_buf_free(&text);
+}
 
 static tn_status memory(tn_buf *b, const tn_plan *p, tn_error *err) {
     tn_life *lives;
@@ -187,6 +197,7 @@ tn_status tn_explain_html(tn_buf *b, const tn_session *s, const tn_plan *p, tn_e
     tn_add_escaped(b, title);
     tn_buf_str(b, "</h1>\n");
     facts(b, s, p);
+    plain_graph(b, p);
     rules(b, p);
     tn_status status = layers(b, p, m->hp.n_layer, err);
     if (status == TN_OK) status = memory(b, p, err);

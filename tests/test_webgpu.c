@@ -18,6 +18,7 @@
 #include "base/mem.h"
 #include "verify.h"
 
+static bool everything; /* every model in every way on every set of features, not a part of it in turn */
 static const char *const variants[] = {"webgpu:none", "webgpu:f16", "webgpu:subgroups", "webgpu:both"};
 enum { N_VARIANTS = 4, N_TOKENS = 48, N_ROWS = 16 };
 
@@ -42,7 +43,9 @@ static void write_out(void *data, const char *text, size_t len) {
 static void check_ops(const char *variant, uint64_t max_window, const char *const *ops) {
     tn_verify_rigs rigs = {0};
     tn_error err = {0};
-    for (; *ops; ops++) { /* a device takes its weights once */
+    for (; *ops; ops++) {                       /* a device takes its weights once */
+        bool half = !everything && !max_window; /* these two share most: each with one set of features */
+        if (half && !strcmp(*ops, strcmp(variant, "webgpu:none") ? "matmul_id" : "matmul")) continue;
         tn_report report = {.out = {write_out, NULL}};
         open_rig(&rigs.device, variant);
         open_rig(&rigs.reference, "cpu:ref");
@@ -157,8 +160,9 @@ static double error_of(const float *all, const reference *r) {
     return error / power;
 }
 
-/* Within 1e-6 with f32 activations and cache; int8 and f16 as far off as the CPU's reference is, by a fifth. */
-static void check_model(const reference *r, const char *backend) {
+/* Within 1e-6 with f32 activations and cache; int8 and f16 as far off as the CPU's reference is, by a fifth. In all ways, or
+ * every second one. */
+static void check_model(const reference *r, const char *backend, size_t first, size_t step) {
     static const struct {
         const char *fuse;
         int32_t chunk;
@@ -167,7 +171,7 @@ static void check_model(const reference *r, const char *backend) {
     float *want = run(cpu, r, false, "all", N_TOKENS, NULL);
     double bound = 1.2 * error_of(want, r) + 1e-6;
     free(want);
-    for (size_t k = 0; k < sizeof ways / sizeof *ways; k++) {
+    for (size_t k = first; k < sizeof ways / sizeof *ways; k += step) {
         float *f32 = run(m, r, true, ways[k].fuse, ways[k].chunk, NULL);
         float *int8 = run(m, r, false, ways[k].fuse, ways[k].chunk, NULL);
         double e = error_of(f32, r), q = error_of(int8, r);
@@ -181,6 +185,15 @@ static void check_model(const reference *r, const char *backend) {
     tn_model_close(&cpu);
 }
 
+static void check_named(const char *name, size_t i) {
+    reference r;
+    if (!read_reference(&r, name)) fail_msg("no reference of %s", name);
+    for (size_t v = 0; v < N_VARIANTS; v++)
+        if (everything || v == i % N_VARIANTS)
+            check_model(&r, variants[v], everything ? 0 : i / N_VARIANTS % 2, everything ? 1 : 2);
+    free(r.exact);
+}
+
 static void test_models(void **state) {
     static const char *const names[] = {
         "llama-a.F32",       "llama-a.F16",         "llama-a.BF16",        "llama-q.Q4_0-pure",
@@ -189,11 +202,88 @@ static void test_models(void **state) {
         "llama-q.Q6_K-pure", "llama-q.IQ4_NL-pure", "llama-q.IQ4_XS-pure", "llama-ropefreqs.F32"};
     (void)state;
     need_device();
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        reference r;
-        if (!read_reference(&r, names[i])) fail_msg("no reference of %s", names[i]);
-        check_model(&r, "webgpu");
-        free(r.exact);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) check_named(names[i], i);
+}
+
+static void test_families(void **state) {
+    static const char *const names[] = {"qwen3-q.Q4_K_M", "qwen3moe-a.Q8_0", "qwen35-a.Q8_0", "qwen35moe-a.F32",
+                                        "gemma3-a.F32",   "gemma4-ple.F32",  "gemma4-moe.F32"};
+    (void)state;
+    need_device();
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) check_named(names[i], i);
+}
+
+/* ---- sequences ---- */
+
+enum { LONG = 420, SHORT = 9, STEPS = 4 };
+
+static int32_t token(int32_t seq, int32_t i, int32_t n_vocab) {
+    return (i * 37 + seq * 11 + i * i % 7) % n_vocab;
+}
+
+static void feed(tn_session *s, int32_t seq, int32_t first, int32_t n, int32_t n_vocab) {
+    int32_t ids[LONG], seqs[LONG];
+    tn_error err = {0};
+    for (int32_t i = 0; i < n; i++) ids[i] = token(seq, first + i, n_vocab), seqs[i] = seq;
+    if (tn_step(s, &(tn_batch){.ids = ids, .seqs = seqs, .n_tokens = n}, &err)) fail_msg("%s", err.text);
+}
+
+/* A long sequence beside a short one, whose place another one had before it: the rows of their last steps together. */
+static float *two_sequences(const char *name, const char *backend, tn_kv_type kv, int32_t length, int32_t *n) {
+    tn_model *m = open_model(name, backend);
+    tn_model_info info;
+    tn_session *s;
+    tn_error err = {0};
+    tn_session_options o = {.n_ctx = 512, .n_seq = 2, .n_ubatch = 128, .kv_type = kv, .act = TN_ACT_F32};
+    tn_model_get_info(m, &info);
+    if (tn_session_open(&s, m, &o, &err) != TN_OK) fail_msg("%s: %s", name, err.text);
+    float *rows = malloc((size_t)STEPS * 2 * (size_t)info.n_vocab * sizeof *rows);
+    assert_non_null(rows);
+    feed(s, 1, 50, 20, info.n_vocab);
+    feed(s, 0, 0, length, info.n_vocab);
+    assert_int_equal(tn_sequence_cut(s, 1, 0, &err), TN_OK);
+    feed(s, 1, 0, SHORT, info.n_vocab);
+    *n = 0;
+    for (int32_t i = 0; i < STEPS; i++) {
+        int32_t ids[] = {token(0, length + i, info.n_vocab), token(1, SHORT + i, info.n_vocab)}, seqs[] = {0, 1};
+        if (tn_step(s, &(tn_batch){.ids = ids, .seqs = seqs, .n_tokens = 2}, &err)) fail_msg("%s", err.text);
+        for (int32_t k = 0; k < 2; k++, *n += info.n_vocab)
+            memcpy(rows + *n, tn_logits(s, k), (size_t)info.n_vocab * sizeof *rows);
+    }
+    tn_session_close(&s);
+    tn_model_close(&m);
+    return rows;
+}
+
+/* Contexts short and long enough to be split, with every type of cache; recurrent states; experts. */
+static void test_sequences(void **state) {
+    static const struct {
+        const char *name;
+        tn_kv_type kv;
+        int32_t length;
+        double bound;
+    } cases[] = {{"llama-a.F32", TN_KV_F32, LONG - STEPS, 1e-10},
+                 {"llama-a.F32", TN_KV_F16, LONG - STEPS, 1e-7},
+                 {"qwen3-q.Q4_K_M", TN_KV_Q8_0, LONG - STEPS, 1e-5},
+                 {"llama-a.F32", TN_KV_F32, 254, 1e-10},
+                 {"qwen35-a.Q8_0", TN_KV_F32, 300, 1e-9},
+                 {"gemma4-moe.F32", TN_KV_F32, 300, 1e-9}};
+    (void)state;
+    need_device();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int32_t n;
+        double error = 0, power = 0;
+        float *want = two_sequences(cases[i].name, "cpu:ref", cases[i].kv, cases[i].length, &n);
+        float *got = two_sequences(cases[i].name, variants[i % N_VARIANTS], cases[i].kv, cases[i].length, &n);
+        for (int32_t k = 0; k < n; k++) {
+            error += ((double)got[k] - (double)want[k]) * ((double)got[k] - (double)want[k]);
+            power += (double)want[k] * (double)want[k];
+        }
+        free(want);
+        free(got);
+        if (!(error <= cases[i].bound * power))
+            fail_msg("%s after %d tokens on %s: %.3g (bound %.3g)", cases[i].name, cases[i].length,
+                     variants[i % N_VARIANTS], error / power, cases[i].bound);
     }
 }
 
@@ -201,7 +291,7 @@ static void test_features(void **state) {
     reference r;
     need_device();
     if (!read_reference(&r, "llama-q.Q4_K-pure")) fail_msg("no reference");
-    check_model(&r, *state);
+    check_model(&r, *state, 0, 1);
     free(r.exact);
 }
 
@@ -377,12 +467,15 @@ static void test_no_memory(void **state) {
     assert_true(failures > 20);
 }
 
-int main(void) {
+/* test_webgpu [all] */
+int main(int argc, char **argv) {
+    everything = argc > 1 && !strcmp(argv[1], "all");
     struct CMUnitTest tests[32] = {
         cmocka_unit_test(test_variants),  cmocka_unit_test(test_bad_shader), cmocka_unit_test(test_too_large),
         cmocka_unit_test(test_repeats),   cmocka_unit_test(test_models),     cmocka_unit_test(test_small_bindings),
-        cmocka_unit_test(test_no_memory), cmocka_unit_test(test_greedy),     cmocka_unit_test(test_times)};
-    size_t n = 9;
+        cmocka_unit_test(test_no_memory), cmocka_unit_test(test_greedy),     cmocka_unit_test(test_times),
+        cmocka_unit_test(test_families),  cmocka_unit_test(test_sequences)};
+    size_t n = 11;
     for (int i = 0; i < N_VARIANTS; i++) { /* f16 changes no op's shader: its ops are those of "none" and "both" */
         if (i % 3 == 0)
             tests[n++] = (struct CMUnitTest){variants[i], test_ops, NULL, NULL, (void *)(uintptr_t)variants[i]};

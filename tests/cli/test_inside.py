@@ -73,6 +73,7 @@ class Inside(base.Case):
         self.assertNotIn("url(", page)
         plan = json.loads(self.good("explain", "-m", self.model, "--json"))
         self.assertIn(plan["plan_hash"], page)
+        self.assertIn("l0.attn_norm = rms_norm(", page)
         for rule in plan["rules"]:
             self.assertIn(f">{rule['name']}</td><td class=n>{rule['fired']}<", page)
             for reject in rule["rejects"]:

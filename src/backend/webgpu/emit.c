@@ -193,8 +193,10 @@ static void need_type(tn_emit *e, const tn_webgpu_type *t) {
     e->types_used |= UINT64_C(1) << t->type;
     e->halves |= t->type != TN_TYPE_F32 && t->type != TN_TYPE_BF16;
     int32_t vecs = (t->quants + 3) / 4;
-    tn_buf_printf(&e->types, "struct Raw_%s { q: array<vec4<u32>, %d>, h: vec2<u32>, s: u32, d: u32 }\n", t->name,
-                  vecs);
+    tn_buf_printf(&e->types,
+                  "struct Raw_%s { q: array<vec4<u32>, %d>, h: vec2<u32>, s: u32, d: u32 }\n"
+                  "struct Pair_%s { a: Raw_%s, b: Raw_%s }\n",
+                  t->name, vecs, t->name, t->name, t->name);
     tn_emit_piece(e, &e->types, t->name, NULL);
     if (t->type == TN_TYPE_IQ4_NL || t->type == TN_TYPE_IQ4_XS) {
         if (!(e->types_used & (UINT64_C(1) << 63))) tn_emit_piece(e, &e->types, "levels", NULL);
@@ -237,6 +239,49 @@ const tn_webgpu_weight *tn_emit_weight(tn_emit *e, int32_t id, tn_src src) {
                       tn_emit_number(e, (uint32_t)((at + s->plane[3]) / 4)).s);
     tn_buf_str(b, "    return r;\n}\n");
     return w;
+}
+
+/* As tn_emit_weight, but two neighbouring blocks at once, which share words: load2_ID(row, pair). Rows have an even number of
+ * blocks. */
+void tn_emit_weight_pairs(tn_emit *e, int32_t id, tn_src src) {
+    static const tn_webgpu_segment nothing;
+    const tn_weight *from = tn_src_weight(e->g, src);
+    const tn_webgpu_weight *w = e->d->weights ? &e->d->weights[e->g->nodes[src.node].attr.index] : NULL;
+    const tn_webgpu_type *t = w ? w->type : tn_webgpu_type_of(from->n_out == 1 ? TN_TYPE_F32 : from->type);
+    const tn_webgpu_segment *s = w ? segment_of(e, src) : &nothing;
+    int32_t win = w ? window_of(e, s) : 0;
+    uint64_t at = w ? s->offset - e->window[win].offset : 0;
+    need_type(e, t);
+    tn_text plane[TN_WEBGPU_PLANES]; /* in units of 16 bytes */
+    const bool has[TN_WEBGPU_PLANES] = {true, t->high, t->scale_bytes, t->super};
+    for (int p = 0; p < TN_WEBGPU_PLANES; p++)
+        plane[p] = has[p] ? tn_emit_number(e, (uint32_t)((at + s->plane[p]) / 16)) : tn_textf("0u");
+    tn_buf *b = &e->head;
+    tn_buf_printf(
+        b, "fn load2_%d(row: u32, pair: u32) -> Pair_%s {\n    let i = row * %du + pair;\n    var r: Pair_%s;\n", id,
+        t->name, (from->n_in + 31) / 64, t->name);
+    if (t->quants == 2)
+        tn_buf_printf(b, "    r.a.q[0] = w%d[%s + i];\n    r.b.q[0] = r.a.q[0].zwxy;\n", win, plane[0].s);
+    for (int32_t k = 0; k < t->quants / 2 && t->quants > 2; k++)
+        tn_buf_printf(b, "    r.%c.q[%d] = w%d[%s + i * %du + %du];\n", "ab"[k / (t->quants / 4)],
+                      k % (t->quants / 4), win, plane[0].s, t->quants / 2, k);
+    if (t->high == 1)
+        tn_buf_printf(b,
+                      "    let h4 = w%d[%s + (i >> 1u)];\n    let h = select(h4.xy, h4.zw, (i & 1u) == 1u);\n"
+                      "    r.a.h[0] = h.x;\n    r.b.h[0] = h.y;\n",
+                      win, plane[1].s);
+    if (t->high == 2)
+        tn_buf_printf(b, "    let h = w%d[%s + i];\n    r.a.h = h.xy;\n    r.b.h = h.zw;\n", win, plane[1].s);
+    if (t->scale_bytes == 2)
+        tn_buf_printf(b, "    let s = w%du(%s * 4u + i);\n    r.a.s = s & 0xffffu;\n    r.b.s = s >> 16u;\n", win,
+                      plane[2].s);
+    if (t->scale_bytes == 4)
+        tn_buf_printf(b,
+                      "    let s4 = w%d[%s + (i >> 1u)];\n    let s = select(s4.xy, s4.zw, (i & 1u) == 1u);\n"
+                      "    r.a.s = s.x;\n    r.b.s = s.y;\n",
+                      win, plane[2].s);
+    if (t->super) tn_buf_printf(b, "    r.a.d = w%du(%s * 4u + (i >> 2u));\n    r.b.d = r.a.d;\n", win, plane[3].s);
+    tn_buf_str(b, "    return r;\n}\n");
 }
 
 /* ---- operands ---- */
@@ -355,7 +400,7 @@ static void assemble(tn_emit *e, tn_buf *text) {
     if (e->vec == 4 && e->form.kind == TN_FORM_MATMULS) tn_emit_piece(e, text, "element", "V", "f32", "S", "1", NULL);
     tn_buf_printf(text, "var<workgroup> red: array<f32, %d>;\n", e->wg);
     if (e->q_words)
-        tn_buf_printf(text, "var<workgroup> wq: array<vec4<u32>, %d>;\nvar<workgroup> wd: array<vec2<u32>, %d>;\n",
+        tn_buf_printf(text, "var<workgroup> wq: array<vec4<u32>, %d>;\nvar<workgroup> wd: array<vec4<f32>, %d>;\n",
                       e->q_words / 4, e->q_words / 8);
     if (e->state >= 0)
         tn_buf_printf(text, "@group(0) @binding(3) var<storage, read_write> kv: array<%s>;\n",
@@ -377,16 +422,16 @@ static void assemble(tn_emit *e, tn_buf *text) {
                   "@compute @workgroup_size(%d)\nfn main(@builtin(workgroup_id) group: vec3<u32>, "
                   "@builtin(local_invocation_index) local: u32) {\n    tid = local;\n    let n_rows = %s;\n",
                   e->wg,
-                  e->shape->rows == TN_ROWS_TOKENS    ? "step[0]"
-                  : e->shape->rows == TN_ROWS_OUTPUTS ? "step[1]"
-                                                      : tn_textf("%du", e->shape->n_rows).s);
+                  e->form.max_rows == 1 && e->form.kind == TN_FORM_MATMULS ? "1u"
+                  : e->shape->rows == TN_ROWS_TOKENS                       ? "step[0]"
+                  : e->shape->rows == TN_ROWS_OUTPUTS                      ? "step[1]"
+                                                                           : tn_textf("%du", e->shape->n_rows).s);
     tn_buf_add(text, e->body.p ? e->body.p : "", e->body.n);
     tn_buf_str(text, "}\n");
 }
 
 static void check_memory(tn_emit *e) {
-    size_t bytes =
-        ((size_t)e->shared + 8 + e->wg) * 4 + (size_t)e->q_words * 4 + (size_t)e->q_words + (size_t)e->extra_bytes;
+    size_t bytes = ((size_t)e->shared + 8 + e->wg) * 4 + (size_t)e->q_words * 6 + (size_t)e->extra_bytes;
     if (!e->why && 2 + e->n_windows + (e->state >= 0) + (e->scratch_words > 0) > MAX_BUFFERS)
         e->why = "the weights lie in more buffers than a shader may bind";
     if (!e->why && bytes > e->d->limits.maxComputeWorkgroupStorageSize)

@@ -153,6 +153,7 @@ tn_text tn_emit_element_of_matrix(tn_emit *e, tn_src src, const char *r, const c
 tn_text tn_emit_store(tn_emit *e, int32_t i, const char *c, const char *y, bool vector);
 /* A weight of a product or a lookup: declares load_ID(row, block) and the functions of its type. */
 const tn_webgpu_weight *tn_emit_weight(tn_emit *e, int32_t id, tn_src src);
+void tn_emit_weight_pairs(tn_emit *e, int32_t id, tn_src src);
 /* sum_TEAM and max_TEAM will be there. */
 void tn_emit_team(tn_emit *e, int32_t team);
 /* Appends the source file `name`, ${KEY} replaced: pairs of key and value, then NULL. */

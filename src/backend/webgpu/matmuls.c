@@ -1,42 +1,17 @@
 /* Products with what stands before and after them. For few rows: a team of invocations holds some rows of the weight, each
  * lane some blocks, over all tokens. For many rows: tiles of 32 x 32. After both, one invocation a result runs the ops on
  * it. Of experts: a workgroup takes one of a token's, or (tiles) one expert with all the tokens that chose it. */
-#include "backend/webgpu/emit.h"
+#include "backend/webgpu/matmuls.h"
 
 #include <string.h>
 
 enum { MAX_GROUPS_BEFORE = 2048 };
 
-typedef struct part {
-    int32_t number;
-    int32_t product[TN_LAUNCH_MAX], n; /* nodes of the launch */
-    int32_t cols;                      /* of the segment */
-    int32_t per_group;                 /* columns of a workgroup */
-    int32_t first, last;               /* workgroups */
-    int32_t quantized;                 /* results that are quantized */
-    int32_t slots;                     /* experts of a token, each with `cols` columns; 0: no experts */
-    bool pieces;                       /* experts: of a weight in several segments, this one's rows only */
-} part;
-
-/* How the work is cut. */
-typedef struct cut {
-    bool tiles, experts;
-    bool before; /* row ops stand before */
-    int32_t team;
-    int32_t rows, passes; /* of a weight, in a team: at once, and how many times */
-    int32_t blocks;       /* of a row, in a lane, at once */
-    int32_t tokens;       /* in a workgroup */
-} cut;
-
-static bool is_product(const tn_node *n) {
-    return tn_ops[n->op].class == TN_MATMUL;
-}
-
 static int32_t depth_of(const tn_emit *e, const tn_node *n) {
     return tn_src_weight(e->g, n->src[1])->n_in;
 }
 
-static int32_t blocks_of(const tn_emit *e, const tn_node *n) {
+int32_t tn_blocks_of(const tn_emit *e, const tn_node *n) {
     return (depth_of(e, n) + 31) / 32;
 }
 
@@ -45,12 +20,12 @@ static const tn_webgpu_weight *held(const tn_emit *e, const tn_node *n) {
     return e->d->weights ? &e->d->weights[e->g->nodes[n->src[1].node].attr.index] : NULL;
 }
 
-static const tn_webgpu_type *type_of(const tn_emit *e, const tn_node *n) {
+const tn_webgpu_type *tn_product_type(const tn_emit *e, const tn_node *n) {
     const tn_weight *w = tn_src_weight(e->g, n->src[1]);
     return tn_webgpu_type_of(w->n_out == 1 ? TN_TYPE_F32 : w->type);
 }
 
-static bool is_int8(const tn_emit *e, const tn_node *n) {
+bool tn_product_int8(const tn_emit *e, const tn_node *n) {
     return tn_shape_of(e->g, n->src[0])->dtype == TN_Q8;
 }
 
@@ -61,30 +36,32 @@ static bool is_int8(const tn_emit *e, const tn_node *n) {
 static tn_text slot_of(const tn_emit *e, const tn_node *n) {
     int32_t depth = depth_of(e, n);
     if (n->src[0].cols == depth) return tn_textf("0u");
-    return tn_textf("slot * %zuu", is_int8(e, n) ? tn_q8_row_bytes((size_t)depth) / 4 : (size_t)depth);
+    return tn_textf("slot * %zuu", tn_product_int8(e, n) ? tn_q8_row_bytes((size_t)depth) / 4 : (size_t)depth);
 }
 
-static void emit_x_int8(tn_emit *e, int32_t id, const tn_node *n) {
-    int32_t from = tn_emit_index(e, n->src[0].node), k = depth_of(e, n);
+/* In the workgroup's memory 32 columns are two vec4 of wq and one of wd, and lie so that invocations which read pairs of
+ * them side by side read words side by side. */
+static void emit_x_int8(tn_emit *e, int32_t id, const tn_node *n, const cut *c) {
+    int32_t from = tn_emit_index(e, n->src[0].node), k = depth_of(e, n), pairs = (k / 32 + 1) / 2;
     tn_buf *b = &e->head;
-    if (from >= 0) {
-        int32_t at = e->value[from].buffer;
+    if (from >= 0 || c->staged) {
+        int32_t at = from >= 0 ? e->value[from].buffer : 0;
         tn_buf_printf(b,
-                      "fn x_%d(row: u32, b: u32) -> X8 {\n    let i = %du + row * %du + b * 2u;\n"
-                      "    let d = wd[%du + row * %du + b];\n    return X8(wq[i], wq[i + 1u], bitcast<f32>(d.x), "
-                      "low16(d.y), high16(d.y));\n}\n",
-                      id, at / 4, k / 16, at / 8, k / 32);
+                      "fn x_%d(row: u32, b: u32) -> X8 {\n"
+                      "    let i = %du + row * %du + (b & 1u) * %du + (b >> 1u);\n"
+                      "    return X8(wq[i], wq[i + %du], wd[%du + row * %du + (b & 1u) * %du + (b >> 1u)]);\n}\n",
+                      id, at / 4, pairs * 4, pairs * 2, pairs, at / 8, pairs * 2, pairs);
         return;
     }
     tn_text at = tn_textf("%s + row * %du + %s", tn_emit_place(e, n->src[0].node, 0).s,
                           tn_emit_row_words(e, n->src[0].node), slot_of(e, n).s);
-    tn_buf_printf(
-        b,
-        "fn x_%d(row: u32, b: u32) -> X8 {\n    let at = %s;\n    let s = aru(at + %du + b);\n"
-        "    return X8(aru4(at + b * 8u), aru4(at + b * 8u + 4u), ars(at + %du + b), low16(s), high16(s));\n}\n"
-        "fn xv_%d(row: u32, b: u32, k: u32) -> vec4<f32> {\n    let at = %s;\n"
-        "    return ars(at + %du + b) * unpack(aru(at + b * 8u + k));\n}\n",
-        id, at.s, k / 4 + k / 32, k / 4, id, at.s, k / 4);
+    tn_buf_printf(b,
+                  "fn x_%d(row: u32, b: u32) -> X8 {\n    let at = %s;\n"
+                  "    return X8(aru4(at + b * 8u), aru4(at + b * 8u + 4u), scales_of(ars(at + %du + b), aru(at + "
+                  "%du + b)));\n}\n"
+                  "fn xv_%d(row: u32, b: u32, k: u32) -> vec4<f32> {\n    let at = %s;\n"
+                  "    return ars(at + %du + b) * unpack(aru(at + b * 8u + k));\n}\n",
+                  id, at.s, k / 4, k / 4 + k / 32, id, at.s, k / 4);
 }
 
 static void emit_x_f32(tn_emit *e, int32_t id, const tn_node *n) {
@@ -106,114 +83,37 @@ static void emit_x_f32(tn_emit *e, int32_t id, const tn_node *n) {
         tn_buf_printf(&e->head, "    return %s;\n}\n", x.s);
 }
 
-/* The product's functions: its weight's, its activations', and their product of one block. */
+/* The product's functions: its weight's, its activations', and their product. */
 static void emit_product(tn_emit *e, int32_t i, const cut *c) {
     const tn_node *n = tn_emit_node(e, i);
-    const tn_webgpu_type *t = type_of(e, n);
-    tn_emit_weight(e, i, n->src[1]);
-    if (is_int8(e, n))
-        emit_x_int8(e, i, n);
+    if (c->unit == 2)
+        tn_emit_weight_pairs(e, i, n->src[1]);
+    else
+        tn_emit_weight(e, i, n->src[1]);
+    if (tn_product_int8(e, n))
+        emit_x_int8(e, i, n, c);
     else
         emit_x_f32(e, i, n);
-    if (c->tiles) return;
-    tn_buf_printf(&e->head, "fn block_%d(r: Raw_%s, row: u32, b: u32) -> f32 {\n", i, t->name);
-    if (is_int8(e, n))
-        tn_buf_printf(&e->head, "    return dot_%s(r, x_%d(row, b));\n}\n", t->name, i);
-    else
-        tn_buf_printf(
-            &e->head,
-            "    var s = 0.0;\n    for (var k = 0u; k < 8u; k++) { s += dot(value_%s(r, k), xv_%d(row, b, k)); }\n"
-            "    return s;\n}\n",
-            t->name, i);
-}
-
-/* ---- the two cores ---- */
-
-/* Sums of a team's lanes to outs[product][token][column]. */
-static void emit_team_sums(tn_emit *e, const part *p, const cut *c, const char *t) {
-    int32_t accs = p->n * c->rows;
-    tn_buf *b = &e->body;
-    if (e->d->subgroup) {
-        for (int32_t k = 0; k < accs; k++) tn_buf_printf(b, "        let y%d = sum_%d(a%d[%s]);\n", k, c->team, k, t);
-        tn_buf_str(b, "        if (lane == 0u) {\n");
-        for (int32_t k = 0; k < accs; k++)
-            tn_buf_printf(b, "            outs[%du + %s * %du + team_row + %du] = y%d;\n",
-                          k / c->rows * c->tokens * p->per_group, t, p->per_group, k % c->rows, k);
-        tn_buf_str(b, "        }\n");
-        return;
-    }
-    tn_buf_str(b, "        workgroupBarrier();\n");
-    for (int32_t k = 0; k < accs; k++)
-        tn_buf_printf(b, "        partial[%du + tid] = a%d[%s];\n", k * TN_WEBGPU_GROUP, k, t);
-    int32_t teams = TN_WEBGPU_GROUP / c->team, n = accs * teams;
-    tn_buf_printf(
-        b,
-        "        workgroupBarrier();\n        for (var i = tid; i < %du; i += WG) {\n"
-        "            let k = i / %du;\n            let first = k * WG + i %% %du * %du;\n            var y = 0.0;\n"
-        "            for (var j = 0u; j < %du; j++) { y += partial[first + j]; }\n"
-        "            outs[k / %du * %du + %s * %du + (i %% %du) * %du + turn * %du + k %% %du] = y;\n        }\n",
-        n, teams, teams, c->team, c->team, c->rows, c->tokens * p->per_group, t, p->per_group, teams,
-        c->rows * c->passes, c->rows, c->rows);
+    if (!c->tiles) tn_emit_matvec_product(e, i, c);
 }
 
 /* Row r of the part in the weight of a product. */
-static tn_text weight_row(const part *p, const char *r) {
+tn_text tn_segment_row(const part *p, const char *r) {
     if (p->slots == 0) return tn_textf("%s", r);
     return tn_textf(p->pieces ? "in_segment(expert_row + %s)" : "expert_row + %s", r);
 }
 
-/* The loop along the rows: all loads of weights first, so that they do not wait for each other. */
-static void emit_blocks(tn_emit *e, const part *p, const cut *c) {
-    tn_buf *b = &e->body;
-    const char *t = c->tokens > 1 ? "t" : "0u";
-    int32_t blocks = blocks_of(e, tn_emit_node(e, p->product[0])), n = p->n * c->rows, step = c->team * c->blocks;
-    bool even = blocks % step == 0;
-    tn_buf_printf(b, "        for (var b0 = lane; b0 < %du; b0 += %du) {\n", blocks, step);
-    for (int32_t u = 0; u < c->blocks; u++) {
-        tn_buf_printf(b, even ? "            let b%d_ = b0 + %du;\n" : "            let b%d_ = min(b0 + %du, %du);\n",
-                      u, u * c->team, blocks - 1);
-        for (int32_t k = 0; k < n; k++)
-            tn_buf_printf(b, "            let w%d_%d = load_%d(%s, b%d_);\n", k, u, p->product[k / c->rows],
-                          weight_row(p, tn_textf("min(r0 + team_row + %du, last_row)", k % c->rows).s).s, u);
-    }
-    if (c->tokens > 1) tn_buf_str(b, "            for (var t = 0u; t < n_rows; t++) {\n");
-    for (int32_t u = 0; u < c->blocks; u++) {
-        if (!even) tn_buf_printf(b, "            if (b0 + %du < %du) {\n", u * c->team, blocks);
-        for (int32_t k = 0; k < n; k++) {
-            int32_t i = p->product[k / c->rows];
-            bool in_arena = tn_emit_index(e, tn_emit_node(e, i)->src[0].node) < 0;
-            tn_buf_printf(b, "            a%d[%s] += block_%d(w%d_%d, %s, b%d_);\n", k, t, i, k, u,
-                          c->experts && in_arena ? "t0" : t, u);
-        }
-        if (!even) tn_buf_str(b, "            }\n");
-    }
-    tn_buf_str(b, c->tokens > 1 ? "            }\n        }\n" : "        }\n");
-}
-
-static void emit_vector(tn_emit *e, const part *p, const cut *c) {
-    tn_buf *b = &e->body;
-    tn_buf_printf(b,
-                  "    let lane = tid %% %du;\n    for (var turn = 0u; turn < %du; turn++) {\n"
-                  "        let team_row = tid / %du * %du + turn * %du;\n",
-                  c->team, c->passes, c->team, c->rows * c->passes, c->rows);
-    for (int32_t k = 0; k < p->n * c->rows; k++)
-        tn_buf_printf(b, "        var a%d = array<f32, %d>();\n", k, c->tokens);
-    emit_blocks(e, p, c);
-    if (c->tokens > 1) tn_buf_str(b, "        for (var t = 0u; t < n_rows; t++) {\n");
-    emit_team_sums(e, p, c, c->tokens > 1 ? "t" : "0u");
-    tn_buf_str(b, c->tokens > 1 ? "        }\n    }\n" : "    }\n");
-    if (e->d->subgroup) tn_emit_team(e, c->team);
-}
+/* ---- tiles ---- */
 
 static void emit_tiles(tn_emit *e, const part *p) {
     for (int32_t k = 0; k < p->n; k++) {
         int32_t i = p->product[k];
         const tn_node *n = tn_emit_node(e, i);
         tn_emit_piece(
-            e, &e->body, "tile", "WHAT", n->name ? n->name : "", "ID", NUM(i), "BLOCKS", NUM(blocks_of(e, n)),
-            "WEIGHT_ROW", weight_row(p, "min(r0 + tid, last_row)").s, "ROW",
+            e, &e->body, "tile", "WHAT", n->name ? n->name : "", "ID", NUM(i), "BLOCKS", NUM(tn_blocks_of(e, n)),
+            "WEIGHT_ROW", tn_segment_row(p, "min(r0 + tid, last_row)").s, "ROW",
             p->slots ? "let row = pair_row(min(t0 + t, count - 1u));" : "let row = min(t0 + t, n_rows - 1u);", "TYPE",
-            type_of(e, n)->name, "X", tn_textf("xv_%d(row, b, k)", i).s, "OUT", NUM(k * 1024), NULL);
+            tn_product_type(e, n)->name, "X", tn_textf("xv_%d(row, b, k)", i).s, "OUT", NUM(k * 1024), NULL);
     }
 }
 
@@ -241,16 +141,39 @@ static void emit_quantize_after(tn_emit *e, const part *p, const cut *c, int32_t
                          width / 4, col.s, row.s, width / 4 + width / 32, col.s);
     tn_emit_team(e, 8);
     tn_buf_str(&e->body, "    workgroupBarrier();\n");
+    tn_buf_printf(&e->body, "    for (var b = 0u; b < %du; b += WG * 4u) {\n        let c = b + tid * 4u;\n",
+                  p->per_group * c->tokens);
     tn_emit_piece(
         e, &e->body, "quantize", "N", NUM(p->per_group * c->tokens), "X",
         tn_textf("vec4<f32>(outs[%du + c], outs[%du + c], outs[%du + c], outs[%du + c])", at, at + 1, at + 2, at + 3)
             .s,
         "STORE_Q", q.s, "STORE_D", d.s, NULL);
+    tn_buf_str(&e->body, "    }\n");
 }
 
-static tn_text operand_after(tn_emit *e, const tn_node *n, int k) {
+/* Operand k of node i after the products: of the launch, asked for before them, or loaded. */
+static tn_text operand_after(tn_emit *e, int32_t i, int k, const cut *c) {
+    const tn_node *n = tn_emit_node(e, i);
     int32_t from = tn_emit_index(e, n->src[k].node);
-    return from >= 0 ? tn_textf("v%d", from) : tn_emit_load(e, n, k, "col", false);
+    if (from >= 0) return tn_textf("v%d", from);
+    return c->early ? tn_textf("early%d_%d", i, k) : tn_emit_load(e, n, k, "col", false);
+}
+
+/* Where an invocation has one result at most, what will meet it is asked for before the products are. */
+static void emit_early(tn_emit *e, const part *p) {
+    tn_buf *b = &e->body;
+    for (int32_t i = 0; i < e->n; i++) {
+        const tn_node *n = tn_emit_node(e, i);
+        if (e->form.role[i] != TN_AFTER || e->form.part[i] != p->number) continue;
+        for (int k = 0; k < n->n_src; k++) {
+            if (tn_emit_index(e, n->src[k].node) >= 0) continue;
+            tn_buf_printf(
+                b,
+                "    var early%d_%d = 0.0;\n    if (tid < %du && r0 + tid <= last_row && t0 < n_rows) {\n"
+                "        let row = t0;\n        let col = col0 + r0 + tid;\n        early%d_%d = %s;\n    }\n",
+                i, k, p->per_group, i, k, tn_emit_load(e, n, k, "col", false).s);
+        }
+    }
 }
 
 static void emit_after(tn_emit *e, const part *p, const cut *c) {
@@ -265,10 +188,10 @@ static void emit_after(tn_emit *e, const part *p, const cut *c) {
             tn_buf_printf(b, "        outs[%du + e] = v%d;\n", slot++ * size, tn_emit_index(e, n->src[0].node));
             continue;
         }
-        if (is_product(n)) {
+        if (tn_is_product(n)) {
             tn_buf_printf(b, "        let v%d = outs[%du + e];\n", i, product++ * size);
         } else {
-            tn_text x = operand_after(e, n, 0), y = n->n_src > 1 ? operand_after(e, n, 1) : x;
+            tn_text x = operand_after(e, i, 0, c), y = n->n_src > 1 ? operand_after(e, i, 1, c) : x;
             tn_buf_printf(b, "        let v%d = %s;\n", i, tn_emit_element(n, e->vec == 4, x.s, y.s).s);
         }
         tn_buf_printf(b, "        %s\n", tn_emit_store(e, i, "col", tn_textf("v%d", i).s, false).s);
@@ -289,40 +212,34 @@ static bool emit_before(tn_emit *e) {
     for (int32_t i = 0; i < e->n; i++) {
         experts |= tn_emit_node(e, i)->op == TN_OP_MATMUL_ID;
         for (int32_t j = 0; j < e->n; j++)
-            e->value[i].wanted |= e->form.role[i] == TN_BEFORE && is_product(tn_emit_node(e, j)) &&
+            e->value[i].wanted |= e->form.role[i] == TN_BEFORE && tn_is_product(tn_emit_node(e, j)) &&
                                   tn_emit_node(e, j)->src[0].node == e->nodes[i];
     }
     e->rows_apart = true;
-    tn_buf_str(&e->body, "    let first_group = group.x == 0u;\n");
+    tn_buf body = e->body;
+    e->body = (tn_buf){0};
+    tn_buf_str(&e->body, "fn before(group: vec3<u32>, n_rows: u32) {\n    let first_group = group.x == 0u;\n");
     if (e->rows_held > 1)
         tn_buf_str(&e->body, "    for (var row = 0u; row < n_rows; row++) {\n    workgroupBarrier();\n");
     else
         tn_buf_str(&e->body, experts ? "    {\n    let row = group.y;\n" : "    {\n    let row = 0u;\n");
     tn_emit_row_ops(e, TN_BEFORE);
-    tn_buf_str(&e->body, "    }\n    workgroupBarrier();\n");
+    tn_buf_str(&e->body, "    }\n    workgroupBarrier();\n}\n");
+    tn_buf_add(&e->head, e->body.p ? e->body.p : "", e->body.n);
+    e->head.failed |= e->body.failed;
+    tn_buf_free(&e->body);
+    e->body = body;
     e->rows_apart = false;
     return true;
 }
 
 static cut choose_cut(const tn_emit *e) {
-    cut c = {.tiles = e->kernel->core == TN_WEBGPU_TILES, .experts = e->kernel->op == TN_OP_MATMUL_ID};
-    if (c.tiles) {
-        c.tokens = TN_WEBGPU_TILE;
-        return c;
-    }
-    c.tokens = c.experts ? 1 : e->form.max_rows;
-    c.team = e->d->subgroup >= 8 && e->d->subgroup <= 32 ? e->d->subgroup : 16;
-    c.passes = 1;
+    cut c = {.tiles = e->kernel->core == TN_WEBGPU_TILES,
+             .experts = e->kernel->op == TN_OP_MATMUL_ID,
+             .wg = TN_WEBGPU_GROUP,
+             .tokens = TN_WEBGPU_TILE};
+    if (!c.tiles) tn_choose_matvec(e, &c);
     return c;
-}
-
-/* What a team holds at once: enough loads on their way to hide that memory is far, few enough registers; and of a small
- * matrix not so much that there are too few workgroups. */
-static void choose_shape(const tn_emit *e, const part *p, cut *c) {
-    int32_t teams = TN_WEBGPU_GROUP / c->team, blocks = blocks_of(e, tn_emit_node(e, p->product[0]));
-    c->rows = p->n == 1 && p->cols <= 4096 ? 2 : 4;
-    if (teams * c->rows > 32) c->rows = 32 / teams;
-    c->blocks = c->rows * p->n <= 2 && blocks >= 4 * c->team ? 4 : blocks >= 2 * c->team ? 2 : 1;
 }
 
 static bool fill_part(tn_emit *e, part *p, cut *c, int32_t number) {
@@ -333,10 +250,10 @@ static bool fill_part(tn_emit *e, part *p, cut *c, int32_t number) {
         if (e->form.role[i] == TN_BEFORE || e->form.part[i] != number) continue;
         p->cols = n->out[0].cols;
         p->quantized += n->op == TN_OP_QUANTIZE;
-        if (!is_product(n)) continue;
+        if (!tn_is_product(n)) continue;
         const tn_webgpu_weight *w = held(e, n);
         cut_up |= w && w->n_segments > 1;
-        if (is_int8(e, n) && n->src[0].first) e->why = "a slice of an int8 row";
+        if (tn_product_int8(e, n) && n->src[0].first) e->why = "a slice of an int8 row";
         if (c->experts) p->slots = n->attr.n_used;
         p->product[p->n++] = i;
     }
@@ -390,10 +307,8 @@ static void emit_part(tn_emit *e, part *p, const cut *given, int32_t *group) {
     if (c.tiles) {
         p->per_group = TN_WEBGPU_TILE;
     } else {
-        choose_shape(e, p, &c);
-        int32_t once = TN_WEBGPU_GROUP / c.team * c.rows;
-        if (p->quantized && once < 32) c.passes = 32 / once;
-        p->per_group = once * c.passes;
+        tn_choose_matvec_part(e, p, &c);
+        p->per_group = c.wg / c.team * c.rows;
     }
     int32_t groups = (p->cols + p->per_group - 1) / p->per_group;
     p->first = *group;
@@ -407,10 +322,12 @@ static void emit_part(tn_emit *e, part *p, const cut *given, int32_t *group) {
     else
         emit_tokens(e, p, &c);
     for (int32_t k = 0; k < p->n; k++) emit_product(e, p->product[k], &c);
+    c.early = !c.tiles && c.tokens == 1 && p->per_group <= c.wg;
+    if (c.early) emit_early(e, p);
     if (c.tiles)
         emit_tiles(e, p);
     else
-        emit_vector(e, p, &c);
+        tn_emit_matvec(e, p, &c);
     emit_after(e, p, &c);
     tn_buf_str(&e->body, c.tiles && c.experts ? "    }\n    }\n" : "    }\n");
 }
@@ -418,7 +335,7 @@ static void emit_part(tn_emit *e, part *p, const cut *given, int32_t *group) {
 /* What all workgroups of a launch of experts have, and how many there are of them. */
 static void declare_experts(tn_emit *e, const cut *c) {
     int32_t i = 0;
-    while (!is_product(tn_emit_node(e, i))) i++;
+    while (!tn_is_product(tn_emit_node(e, i))) i++;
     const tn_node *n = tn_emit_node(e, i);
     tn_buf_str(&e->types, "var<private> slot: u32;\n");
     if (!c->tiles) return;
@@ -435,9 +352,11 @@ static void declare_experts(tn_emit *e, const cut *c) {
 void tn_emit_matmuls(tn_emit *e) {
     cut c = choose_cut(e);
     int32_t group = 0, outs = 0, partial = 0;
+    e->wg = c.wg;
     e->rows_held = c.tiles ? 1 : c.tokens;
     if (c.experts) declare_experts(e, &c);
     c.before = emit_before(e);
+    if (c.staged) tn_emit_stage(e, &c);
     for (int32_t k = 0; k < e->form.n_parts && !e->why; k++) {
         part p;
         if (!fill_part(e, &p, &c, k)) return;
@@ -453,8 +372,8 @@ void tn_emit_matmuls(tn_emit *e) {
                    "var<workgroup> tile_w: array<vec4<f32>, 256>;\nvar<workgroup> tile_x: array<vec4<f32>, 256>;\n");
         e->extra_bytes += 8192;
     } else if (!e->d->subgroup) {
-        tn_buf_printf(&e->types, "var<workgroup> partial: array<f32, %d>;\n", partial * TN_WEBGPU_GROUP);
-        e->extra_bytes += partial * TN_WEBGPU_GROUP * 4;
+        tn_buf_printf(&e->types, "var<workgroup> partial: array<f32, %d>;\n", partial * c.wg);
+        e->extra_bytes += partial * c.wg * 4;
     }
     e->x = (uint32_t)group;
     if (c.before && e->x > MAX_GROUPS_BEFORE)

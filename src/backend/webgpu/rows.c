@@ -6,6 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { MAX_TURNS = 8 };
+
 /* Element ops: the expression of $a and $b (or the op's number $f); functions come for V and, with a $1, for f32. */
 static const struct {
     tn_op op;
@@ -95,6 +97,24 @@ static void order_loops(tn_emit *e, tn_role role) {
     }
 }
 
+/* ---- registers ---- */
+
+/* Loops of few turns are written out: what they read is asked for at once, before anything is done with it, and a norm reads
+ * its row once. So many turns, 0: too many. */
+static int32_t turns_of(const tn_emit *e, const tn_node *n) {
+    int32_t turns = (columns(e, n) + e->wg * e->vec - 1) / (e->wg * e->vec);
+    return turns <= MAX_TURNS ? turns : 0;
+}
+
+/* A quantize that takes its row from the variables of the loop before it: invocations have the same columns in both. */
+static bool from_variables(const tn_emit *e, int32_t i) {
+    const tn_node *n = tn_emit_node(e, i);
+    int32_t from = tn_emit_index(e, n->src[0].node);
+    if (n->op != TN_OP_QUANTIZE || from < 0 || e->vec != 4 || e->form.role[from] != e->form.role[i]) return false;
+    const tn_node *source = tn_emit_node(e, from);
+    return in_loop(e, source) && turns_of(e, source) && !shifted(n, 0) && n->out[0].cols == source->out[0].cols;
+}
+
 /* ---- the workgroup's memory ---- */
 
 /* The last op that reads node i outside its loop; -1: none. */
@@ -102,7 +122,9 @@ static int32_t last_reader(const tn_emit *e, int32_t i) {
     int32_t last = -1;
     for (int32_t j = i + 1; j < e->n; j++)
         for (int k = 0; k < tn_emit_node(e, j)->n_src; k++)
-            if (tn_emit_node(e, j)->src[k].node == e->nodes[i] && e->value[j].loop != e->value[i].loop) last = j;
+            if (tn_emit_node(e, j)->src[k].node == e->nodes[i] && e->value[j].loop != e->value[i].loop &&
+                !from_variables(e, j))
+                last = j;
     return last;
 }
 
@@ -131,8 +153,10 @@ void tn_emit_give_buffers(tn_emit *e, tn_role role) {
 /* ---- ops ---- */
 
 /* A function of its own: as many loads as there are experts of a token. */
-static tn_text expert_sum(tn_emit *e, int32_t i) {
+static tn_text expert_sum(tn_emit *e, int32_t i, const char *c, int32_t turn) {
     const tn_node *n = tn_emit_node(e, i);
+    tn_text call = tn_textf("expert_sum_%d(%s, row)", i, c);
+    if (turn > 0) return call;
     if (tn_emit_index(e, n->src[0].node) >= 0 || tn_emit_index(e, n->src[1].node) >= 0)
         e->why = "experts are summed where they are stored";
     tn_text y = tn_emit_place(e, n->src[0].node, 0), w = tn_emit_place(e, n->src[1].node, 0);
@@ -143,53 +167,111 @@ static tn_text expert_sum(tn_emit *e, int32_t i) {
         "    for (var k = 1u; k < %du; k++) { s = fma(V(ars(w + k)), arv(y + k * %du), s); }\n    return s;\n}\n",
         i, y.s, tn_emit_row_words(e, n->src[0].node), n->src[0].first, w.s, tn_emit_row_words(e, n->src[1].node),
         n->src[1].first, n->attr.n_used, n->out[0].cols);
-    return tn_textf("expert_sum_%d(c, row)", i);
+    return call;
 }
 
-static tn_text variable(tn_emit *e, int32_t i, int k, const char *c) {
+/* Source k of op i in a loop: a variable of it, what was loaded for it (turn >= 0), or a load. */
+static tn_text variable(tn_emit *e, int32_t i, int k, const char *c, int32_t turn) {
     const tn_node *n = tn_emit_node(e, i);
     int32_t from = tn_emit_index(e, n->src[k].node);
-    if (from >= 0 && e->value[from].loop == e->value[i].loop) return tn_textf("v%d", from);
-    return tn_emit_load(e, n, k, c, true);
+    bool inside = from >= 0 && e->value[from].loop == e->value[i].loop;
+    if (turn >= 0) return tn_textf(inside ? "v%d_%d" : "l%d_%d_%d", inside ? from : i, inside ? turn : k, turn);
+    return inside ? tn_textf("v%d", from) : tn_emit_load(e, n, k, c, true);
+}
+
+/* The factor of a norm from the sum of squares of its columns. */
+static tn_text factor_of(const tn_node *n, const char *sum, int32_t cols) {
+    double eps = (double)n->attr.eps;
+    return n->op == TN_OP_RMS_NORM ? tn_textf("inverseSqrt(%s / %d.0 + %.9e)", sum, cols, eps)
+                                   : tn_textf("1.0 / max(sqrt(%s), %.9e)", sum, eps);
 }
 
 /* What must come before the loop of norm i: its factor. */
 static void emit_factor(tn_emit *e, int32_t i) {
     const tn_node *n = tn_emit_node(e, i);
     tn_emit_team(e, e->wg);
-    tn_emit_piece(e, &e->body, n->op == TN_OP_RMS_NORM ? "rms_norm" : "l2_norm", "ID", NUM(i), "N",
-                  NUM(columns(e, n)), "X", tn_emit_load(e, n, 0, "c", true).s, "WG", NUM(e->wg), "EPS",
-                  tn_textf("%.9e", (double)n->attr.eps).s, NULL);
+    tn_emit_piece(e, &e->body, "norm", "ID", NUM(i), "N", NUM(columns(e, n)), "X", tn_emit_load(e, n, 0, "c", true).s,
+                  "WG", NUM(e->wg), "FACTOR", factor_of(n, tn_textf("s%d", i).s, columns(e, n)).s, NULL);
 }
 
-/* Ops i .. end of one loop. */
-static void emit_loop(tn_emit *e, int32_t first, tn_role role) {
-    const tn_node *n = tn_emit_node(e, first);
-    if (is_norm(n)) emit_factor(e, first);
-    tn_buf_printf(&e->body, "    for (var c = tid * VEC; c < %du; c += WG * VEC) {\n", columns(e, n));
+/* The loop's ops on columns c. */
+static void emit_loop_ops(tn_emit *e, int32_t first, tn_role role, const char *c, int32_t turn) {
     for (int32_t i = first; i < e->n; i++) {
-        n = tn_emit_node(e, i);
+        const tn_node *n = tn_emit_node(e, i);
         if (e->form.role[i] != role || e->value[i].loop != e->value[first].loop) continue;
         bool sum = n->op == TN_OP_EXPERT_SUM;
-        tn_text a = sum ? expert_sum(e, i) : variable(e, i, 0, "c");
-        tn_text b = n->n_src > 1 && !sum ? variable(e, i, 1, "c") : a;
+        tn_text a = sum ? expert_sum(e, i, c, turn) : variable(e, i, 0, c, turn);
+        tn_text b = n->n_src > 1 && !sum ? variable(e, i, 1, c, turn) : a;
         tn_text y = sum ? a : is_norm(n) ? tn_textf("%s * f%d", a.s, i) : tn_emit_element(n, false, a.s, b.s);
-        tn_buf_printf(&e->body, "        let v%d = %s;\n        %s\n", i, y.s,
-                      tn_emit_store(e, i, "c", tn_textf("v%d", i).s, true).s);
+        tn_text v = turn >= 0 ? tn_textf("v%d_%d", i, turn) : tn_textf("v%d", i),
+                store = tn_emit_store(e, i, c, v.s, true);
+        tn_buf_printf(&e->body, "        let %s = %s;\n", v.s, y.s);
+        if (turn >= 0 && store.s[0])
+            tn_buf_printf(&e->body, "        if (%s < %du) { %s }\n", c, columns(e, n), store.s);
+        else
+            tn_buf_printf(&e->body, "        %s\n", store.s);
     }
+}
+
+/* Loads of all the loop's sources from outside it. */
+static void emit_loads(tn_emit *e, int32_t first, tn_role role, const char *c, int32_t turn) {
+    int32_t cols = columns(e, tn_emit_node(e, first));
+    tn_buf_printf(&e->body, "    let %s = (%du * WG + tid) * VEC;\n", c, turn);
+    for (int32_t i = first; i < e->n; i++) {
+        const tn_node *n = tn_emit_node(e, i);
+        if (e->form.role[i] != role || e->value[i].loop != e->value[first].loop) continue;
+        for (int k = 0; k < n->n_src && n->op != TN_OP_EXPERT_SUM; k++) {
+            int32_t from = tn_emit_index(e, n->src[k].node);
+            if (from >= 0 && e->value[from].loop == e->value[i].loop) continue;
+            tn_text load = tn_emit_load(e, n, k, c, true);
+            if ((turn + 1) * e->wg * e->vec <= cols)
+                tn_buf_printf(&e->body, "    let l%d_%d_%d = %s;\n", i, k, turn, load.s);
+            else
+                tn_buf_printf(&e->body, "    var l%d_%d_%d = V();\n    if (%s < %du) { l%d_%d_%d = %s; }\n", i, k,
+                              turn, c, cols, i, k, turn, load.s);
+        }
+    }
+}
+
+static void emit_loop_written_out(tn_emit *e, int32_t first, tn_role role, int32_t turns) {
+    const tn_node *n = tn_emit_node(e, first);
+    tn_text c[MAX_TURNS];
+    for (int32_t j = 0; j < turns; j++) {
+        c[j] = tn_textf("c%d_%d", first, j);
+        emit_loads(e, first, role, c[j].s, j);
+    }
+    if (is_norm(n)) {
+        tn_emit_team(e, e->wg);
+        tn_buf_printf(&e->body, "    var s%d = 0.0;\n", first);
+        for (int32_t j = 0; j < turns; j++)
+            tn_buf_printf(&e->body, "    s%d += square(l%d_0_%d);\n", first, first, j);
+        tn_buf_printf(&e->body, "    s%d = sum_%d(s%d);\n    let f%d = %s;\n", first, e->wg, first, first,
+                      factor_of(n, tn_textf("s%d", first).s, columns(e, n)).s);
+    }
+    for (int32_t j = 0; j < turns; j++) emit_loop_ops(e, first, role, c[j].s, j);
+}
+
+/* Ops first .. end of one loop. */
+static void emit_loop(tn_emit *e, int32_t first, tn_role role) {
+    const tn_node *n = tn_emit_node(e, first);
+    int32_t turns = turns_of(e, n);
+    if (turns) {
+        emit_loop_written_out(e, first, role, turns);
+        return;
+    }
+    if (is_norm(n)) emit_factor(e, first);
+    tn_buf_printf(&e->body, "    for (var c = tid * VEC; c < %du; c += WG * VEC) {\n", columns(e, n));
+    emit_loop_ops(e, first, role, "c", -1);
     tn_buf_str(&e->body, "    }\n");
 }
 
 static void emit_norm_heads(tn_emit *e, int32_t i) {
     const tn_node *n = tn_emit_node(e, i);
     int32_t group = n->attr.head_dim ? n->attr.head_dim : n->out[0].cols;
-    double eps = (double)n->attr.eps;
     tn_emit_team(e, 16);
     tn_emit_piece(e, &e->body, "norm_heads", "GROUPS", NUM(columns(e, n) / group), "GROUP", NUM(group), "X",
                   tn_emit_load(e, n, 0, "c", true).s, "STORE", tn_emit_store(e, i, "c", "y", true).s, "FACTOR",
-                  n->op == TN_OP_RMS_NORM ? tn_textf("inverseSqrt(s / %d.0 + %.9e)", group, eps).s
-                                          : tn_textf("1.0 / max(sqrt(s), %.9e)", eps).s,
-                  NULL);
+                  factor_of(n, "s", group).s, NULL);
 }
 
 static void emit_softmax(tn_emit *e, int32_t i) {
@@ -240,9 +322,12 @@ static void emit_quantize(tn_emit *e, int32_t i) {
     if (v->wanted) {
         if (width != cols) e->why = "several int8 rows in the workgroup's memory";
         v->buffer = e->q_words;
-        e->q_words += cols / 4 * e->rows_held;
-        q = tn_textf("let at = %du + row * %du + c / 4u; wq[at >> 2u][at & 3u] = pack(q);", v->buffer, cols / 4);
-        d = tn_textf("wd[%du + row * %du + c / 32u] = vec2<u32>(d, sums);", v->buffer / 8, cols / 32);
+        int32_t pairs = (cols / 32 + 1) / 2; /* of blocks; see emit_x_int8 */
+        e->q_words += pairs * 16 * e->rows_held;
+        q = tn_textf("wq[%du + row * %du + (c / 16u & 3u) * %du + c / 64u][c / 4u & 3u] = pack(q);", v->buffer / 4,
+                     pairs * 4, pairs);
+        d = tn_textf("wd[%du + row * %du + (c / 32u & 1u) * %du + c / 64u] = scales_of(bitcast<f32>(d), sums);",
+                     v->buffer / 8, pairs * 2, pairs);
     }
     if (v->stored) {
         tn_text place = tn_emit_place(e, e->nodes[i], 0);
@@ -255,10 +340,20 @@ static void emit_quantize(tn_emit *e, int32_t i) {
                      width / 4, c.s, at.s, width / 4 + width / 32, c.s);
     }
     tn_emit_team(e, 8);
+    for (int32_t j = 0; from_variables(e, i) && j * e->wg * 4 < mine; j++) {
+        int32_t from = tn_emit_index(e, n->src[0].node);
+        tn_buf_printf(&e->body, "    {\n        let c = (%du * WG + tid) * 4u;\n", j);
+        tn_emit_piece(e, &e->body, "quantize", "N", NUM(mine), "X", tn_textf("v%d_%d", from, j).s, "STORE_Q", q.s,
+                      "STORE_D", d.s, NULL);
+        tn_buf_str(&e->body, "    }\n");
+    }
+    if (from_variables(e, i)) return;
     tn_text x[4];
     for (int k = 0; k < 4; k++) x[k] = tn_emit_load(e, n, 0, tn_textf("c + %du", k).s, false);
     tn_text x4 = tn_textf("vec4<f32>(%.110s, %.110s, %.110s, %.110s)", x[0].s, x[1].s, x[2].s, x[3].s);
+    tn_buf_printf(&e->body, "    for (var b = 0u; b < %du; b += WG * 4u) {\n        let c = b + tid * 4u;\n", mine);
     tn_emit_piece(e, &e->body, "quantize", "N", NUM(mine), "X", x4.s, "STORE_Q", q.s, "STORE_D", d.s, NULL);
+    tn_buf_str(&e->body, "    }\n");
 }
 
 static void emit_embed(tn_emit *e, int32_t i) {
@@ -406,7 +501,7 @@ static bool waits(const tn_emit *e, int32_t i) {
         if (e->value[j].loop != e->value[i].loop) continue;
         for (int k = 0; k < tn_emit_node(e, j)->n_src; k++) {
             int32_t from = tn_emit_index(e, tn_emit_node(e, j)->src[k].node);
-            if (from >= 0 && e->value[from].loop != e->value[i].loop) return true;
+            if (from >= 0 && e->value[from].loop != e->value[i].loop && !from_variables(e, j)) return true;
         }
         for (int32_t k = 0; k < j; k++)
             if (e->value[j].buffer >= 0 && e->value[k].buffer == e->value[j].buffer) return true;

@@ -424,13 +424,18 @@ struct core {
 
 /* ---- several shares ---- */
 
-/* Leaves this share's sums; true in the block that comes last, with all shares put together in smem[AT_OUT]. */
-DEV bool merge(const tn_k_args &p, float *smem, int token, int head, int split, int n) {
-    constexpr int SIZE = whole_fours(OUT + 2 * GROUP), FOURS = OUT / 4;
-    constexpr int PARTS_ = FOURS < TN_K_THREADS ? TN_K_THREADS / FOURS : 1; /* of the shares, side by side */
-    static_assert(OUT % 4 == 0, "sums are moved in fours");
+constexpr int SHARE = whole_fours(OUT + 2 * GROUP), FOURS = OUT / 4; /* floats a share leaves: sums, maxima, sums of weights */
+constexpr int SIDE = FOURS < TN_K_THREADS ? TN_K_THREADS / FOURS : 1;  /* shares put together side by side */
+static_assert(OUT % 4 == 0, "sums are moved in fours");
+
+DEV float *shares_of(const tn_k_args &p, int token, int head) {
+    return (float *)p.partial + ((u64)token * KV_HEADS + head) * SPLITS * SHARE;
+}
+
+/* Leaves this share's sums; true in the block that comes last. */
+DEV bool leave(const tn_k_args &p, const float *smem, int token, int head, int split, int n) {
     __shared__ int last;
-    float *all = (float *)p.partial + ((u64)token * KV_HEADS + head) * SPLITS * SIZE, *mine = all + split * SIZE;
+    float *mine = shares_of(p, token, head) + split * SHARE;
 #pragma unroll 1
     for (int c = threadIdx.x; c < FOURS; c += TN_K_THREADS) __stcg((float4 *)mine + c, ((const float4 *)(smem + AT_OUT))[c]);
     if (threadIdx.x < GROUP) {
@@ -446,30 +451,37 @@ DEV bool merge(const tn_k_args &p, float *smem, int token, int head, int split, 
         __threadfence();
     }
     __syncthreads();
-    if (!last) return false;
-    /* the first sums of a thread are on their way while it is told how much each share counts */
-    constexpr int EARLY = 8;
-    float4 early[EARLY];
-#pragma unroll
-    for (int k = 0; k < EARLY; k++) {
-        int s = threadIdx.x / FOURS + k * PARTS_;
-        bool there = threadIdx.x < FOURS * PARTS_ && s < n;
-        early[k] = there ? __ldcg((const float4 *)(all + s * SIZE) + threadIdx.x % FOURS) : make_float4(0, 0, 0, 0);
-    }
-    /* SPLITS <= 32, so a head's shares are a warp's lanes */
-    float *weight = smem + AT_SCORE;
+    return last;
+}
+
+/* How much each share counts, to weight[32 head + share]: SPLITS <= 32, so a head's shares are a warp's lanes. */
+DEV void weigh(const float *all, float *weight, int n) {
     for (int g = threadIdx.x / 32; g < GROUP; g += TN_K_WARPS) {
         int s = threadIdx.x % 32;
-        float max = s < n ? __ldcg(all + s * SIZE + OUT + g) : NOTHING;
-        float sum = s < n ? __ldcg(all + s * SIZE + OUT + GROUP + g) : 0;
+        float max = s < n ? __ldcg(all + s * SHARE + OUT + g) : NOTHING;
+        float sum = s < n ? __ldcg(all + s * SHARE + OUT + GROUP + g) : 0;
         float shrink = expf(max - warp_max(max));
         float total = warp_sum(shrink * sum);
         weight[g * 32 + s] = shrink / total;
     }
+}
+
+/* All shares put together in smem[AT_OUT]. A thread's first sums are on their way while the shares are weighed. */
+DEV void put_together(const tn_k_args &p, float *smem, int token, int head, int n) {
+    constexpr int EARLY = 8;
+    const float *all = shares_of(p, token, head);
+    float *weight = smem + AT_SCORE;
+    float4 early[EARLY], *red = (float4 *)(smem + AT_RED);
+#pragma unroll
+    for (int k = 0; k < EARLY; k++) {
+        int s = threadIdx.x / FOURS + k * SIDE;
+        bool there = threadIdx.x < FOURS * SIDE && s < n;
+        early[k] = there ? __ldcg((const float4 *)(all + s * SHARE) + threadIdx.x % FOURS) : make_float4(0, 0, 0, 0);
+    }
+    weigh(all, weight, n);
     __syncthreads();
-    float4 *red = (float4 *)(smem + AT_RED);
 #pragma unroll 1
-    for (int i = threadIdx.x; i < FOURS * PARTS_; i += TN_K_THREADS) {
+    for (int i = threadIdx.x; i < FOURS * SIDE; i += TN_K_THREADS) {
         int c = i % FOURS, s = i / FOURS;
         const float *w = weight + c * 4 / KV_V_DIM * 32;
         float4 sum = make_float4(0, 0, 0, 0);
@@ -478,7 +490,7 @@ DEV bool merge(const tn_k_args &p, float *smem, int token, int head, int split, 
             sum.y = fmaf(w[s], x.y, sum.y);
             sum.z = fmaf(w[s], x.z, sum.z);
             sum.w = fmaf(w[s], x.w, sum.w);
-            s += PARTS_;
+            s += SIDE;
         };
         if (i == (int)threadIdx.x) {
 #pragma unroll
@@ -486,18 +498,17 @@ DEV bool merge(const tn_k_args &p, float *smem, int token, int head, int split, 
                 if (s < n) add(early[k]);
         }
 #pragma unroll 4
-        while (s < n) add(__ldcg((const float4 *)(all + s * SIZE) + c));
+        while (s < n) add(__ldcg((const float4 *)(all + s * SHARE) + c));
         red[i] = sum;
     }
     __syncthreads();
     for (int c = threadIdx.x; c < OUT; c += TN_K_THREADS) {
         float sum = 0;
 #pragma unroll
-        for (int k = 0; k < PARTS_; k++) sum += ((const float *)red)[k * OUT + c];
+        for (int k = 0; k < SIDE; k++) sum += ((const float *)red)[k * OUT + c];
         smem[AT_OUT + c] = sum;
     }
     __syncthreads();
-    return true;
 }
 
 DEV void finish(const tn_k_args &p, const float *out, int token, int head) {
@@ -562,7 +573,8 @@ extern "C" __global__ void __launch_bounds__(TN_K_THREADS) attend(const __grid_c
     }
     c.run(p, f, smem, q, s);
     if (n > 1) {
-        if (!merge(p, smem, token, head, split, n)) return;
+        if (!leave(p, smem, token, head, split, n)) return;
+        put_together(p, smem, token, head, n);
     } else {
         for (int i = threadIdx.x; i < OUT; i += TN_K_THREADS) smem[AT_OUT + i] /= smem[AT_SUM + i / KV_V_DIM];
         __syncthreads();

@@ -1,5 +1,3 @@
-    for (var b = 0u; b < ${N}u; b += WG * 4u) {
-        let c = b + tid * 4u;
         let inside = c < ${N}u;
         var x = vec4<f32>();
         if (inside) { x = ${X}; }
@@ -19,4 +17,3 @@
                 ${STORE_D}
             }
         }
-    }

@@ -6,5 +6,5 @@ fn dot_${TYPE}(r: Raw_${TYPE}, x: X8) -> f32 {
     let s = scale_${TYPE}(r);
     let a = dot4(word_${TYPE}(r, 0u), x.low.x) + dot4(word_${TYPE}(r, 1u), x.low.y) + dot4(word_${TYPE}(r, 2u), x.low.z) + dot4(word_${TYPE}(r, 3u), x.low.w)
         + dot4(word_${TYPE}(r, 4u), x.high.x) + dot4(word_${TYPE}(r, 5u), x.high.y) + dot4(word_${TYPE}(r, 6u), x.high.z) + dot4(word_${TYPE}(r, 7u), x.high.w);
-    return x.d * (s.x * f32(a) + s.y * (x.sum_low + x.sum_high));
+    return s.x * (x.s.x * f32(a)) + s.y * x.s.w;
 }
