@@ -8,12 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *kv_type_name(tn_gguf_type t) {
-    static const char *const names[] = {"u8",   "i8",  "u16",   "i16", "u32", "i32", "f32",
-                                        "bool", "str", "array", "u64", "i64", "f64"};
-    return names[t];
-}
-
 /* A string as text on one line: control characters and what is not ASCII-safe are left to the reader's terminal, line
  * breaks are not. */
 static void print_text(tn_buf *b, tn_str s, size_t most) {
@@ -49,7 +43,7 @@ static void print_value(tn_buf *b, const tn_gguf_kv *kv) {
     default: tn_buf_printf(b, "%llu", (unsigned long long)kv->u); return;
     }
     const tn_gguf_array *a = &kv->array;
-    tn_buf_printf(b, "%s[%llu]", kv_type_name(a->type), (unsigned long long)a->n);
+    tn_buf_printf(b, "%s[%llu]", tn_gguf_type_name(a->type), (unsigned long long)a->n);
     for (uint64_t i = 0; i < a->n && i < 4; i++) {
         tn_buf_str(b, i ? ", " : " ");
         if (a->strs)
@@ -88,7 +82,7 @@ static void text(tn_buf *b, const tn_gguf *g, const char *why_not) {
     tn_buf_printf(b, "runs here: %s%s\n\n", why_not ? "no: " : "yes", why_not ? why_not : "");
     for (size_t i = 0; i < tn_gguf_n_kv(g); i++) {
         const tn_gguf_kv *kv = tn_gguf_kv_at(g, i);
-        tn_buf_printf(b, "%-6s ", kv_type_name(kv->type));
+        tn_buf_printf(b, "%-6s ", tn_gguf_type_name(kv->type));
         print_text(b, kv->key, 200);
         tn_buf_str(b, " = ");
         print_value(b, kv);
@@ -125,7 +119,7 @@ static json_t *json_value(const tn_gguf_kv *kv) {
     case TN_GGUF_I32:
     case TN_GGUF_I64: return json_integer((json_int_t)kv->i);
     case TN_GGUF_ARRAY:
-        return json_pack("{s:s, s:I}", "array", kv_type_name(kv->array.type), "count", (json_int_t)kv->array.n);
+        return json_pack("{s:s, s:I}", "array", tn_gguf_type_name(kv->array.type), "count", (json_int_t)kv->array.n);
     default: return json_integer((json_int_t)kv->u);
     }
 }

@@ -35,11 +35,18 @@ typedef struct task {
     const uint8_t *src;
     uint8_t *dst;
     size_t n;
-    float most; /* the greatest magnitude that the new type takes */
     atomic_size_t next;
     atomic_bool refused;
 } task;
 
+static bool all_finite(const float *x, size_t n) {
+    bool fine = true;
+    for (size_t i = 0; i < n; i++) fine &= fabsf(x[i]) <= FLT_MAX;
+    return fine;
+}
+
+/* What the new type cannot hold shows in what is read back: scales that overflow. How large values may be for that depends on
+ * the type, and on the rest of their block. */
 static void convert(void *arg, int thread, int n_threads) {
     (void)thread, (void)n_threads;
     task *t = arg;
@@ -47,11 +54,12 @@ static void convert(void *arg, int thread, int n_threads) {
     float x[PIECE];
     while ((first = atomic_fetch_add(&t->next, PIECE)) < t->n) {
         size_t n = t->n - first < PIECE ? t->n - first : PIECE;
-        bool fine = true;
+        uint8_t *dst = t->dst + first / to * (size_t)t->to->bytes;
         t->from->decode(t->src + first / from * (size_t)t->from->bytes, x, n);
-        for (size_t i = 0; i < n; i++) fine &= fabsf(x[i]) <= t->most;
-        if (!fine) atomic_store(&t->refused, true);
-        t->to->encode(x, t->dst + first / to * (size_t)t->to->bytes, n);
+        bool fine = all_finite(x, n);
+        t->to->encode(x, dst, n);
+        t->to->decode(dst, x, n);
+        if (!fine || !all_finite(x, n)) atomic_store(&t->refused, true);
     }
 }
 
@@ -60,11 +68,9 @@ static tn_status fill(void *data, const tn_gguf_tensor *t, void *dst, tn_error *
     job *j = data;
     const tn_gguf_tensor *old = tn_gguf_tensor_find(j->in, t->name);
     const tn_type_info *from = tn_type_get(old->type), *to = tn_type_get(t->type);
-    /* all types but these two have f16 scales */
-    float most = t->type == TN_TYPE_F32 || t->type == TN_TYPE_BF16 ? FLT_MAX : 65504.0f;
     size_t n = old->bytes / (size_t)from->bytes * (size_t)from->block;
     for (size_t first = 0; first < n; first += SLAB) {
-        task piece = {.from = from, .to = to, .n = n - first < SLAB ? n - first : SLAB, .most = most};
+        task piece = {.from = from, .to = to, .n = n - first < SLAB ? n - first : SLAB};
         piece.src = (const uint8_t *)old->data + first / (size_t)from->block * (size_t)from->bytes;
         piece.dst = (uint8_t *)dst + first / (size_t)to->block * (size_t)to->bytes;
         if (j->o->progress) {
@@ -115,8 +121,8 @@ static tn_status plan_tensor(job *j, const tn_gguf_tensor *old, tn_error *err) {
 }
 
 static int32_t hparam(const tn_gguf *in, const char *arch, const char *suffix, int32_t otherwise) {
-    double v;
-    return tn_hp_layer(in, arch, suffix, 0, &v) && v >= 0 && v < 1 << 24 ? (int32_t)v : otherwise;
+    tn_hp_layer(in, arch, suffix, 0, &otherwise, NULL); /* one that makes no sense is as good as none here */
+    return otherwise;
 }
 
 /* What the mix must know of the model; a file without these keys is taken for a small model. */

@@ -261,6 +261,49 @@ static void test_unusual_shapes(void **state) {
     }
 }
 
+/* One token's attention put together from its segments. */
+static void attend_in_segments(const sequence *s, int32_t position, float *out) {
+    tn_cpu_attention a = s->a;
+    int32_t first = a.window && position >= a.window ? position - a.window + 1 : 0, group = a.n_head / a.kv.n_kv;
+    int32_t s0 = first / TN_PAGE / TN_SEGMENT, n = position / TN_PAGE / TN_SEGMENT - s0 + 1, v_dim = a.kv.v_dim;
+    size_t row = (size_t)(v_dim + 2), stride = (size_t)group * row;
+    float *part = floats((size_t)n * stride);
+    for (int32_t h = 0; h < a.kv.n_kv; h++) {
+        for (a.segment = s0 + n - 1; a.segment >= s0; a.segment--) {
+            a.part = part + (size_t)(a.segment - s0) * stride;
+            tn_attention_find(a.kv.type, s->isa)(
+                &a, h, position, 1, s->q + (size_t)(position * a.n_head * a.kv.k_dim), 0, NULL, 0, s->scratch);
+        }
+        for (int32_t i = 0; i < group; i++)
+            tn_attention_join(part + (size_t)i * row, n, stride, v_dim, out + (h * group + i) * v_dim);
+    }
+    free(part);
+}
+
+/* A context of several segments: done apart and joined, it has the bits that it has in one call. */
+static void test_segments(void **state) {
+    (void)state;
+    enum { N = TN_PAGE * TN_SEGMENT * 2 + 90, HEADS = 2, DIM = 32 };
+    static const int32_t positions[] = {N - 1, TN_PAGE * TN_SEGMENT, TN_PAGE * TN_SEGMENT - 1, 5};
+    for (tn_isa isa = TN_ISA_REF; isa <= tn_isa_best(); isa++)
+        for (tn_kv_type type = TN_KV_F16; type <= TN_KV_F32; type++)
+            for (int32_t window = 0; window <= 600; window += 600) {
+                tn_cpu_attention a = {.kv = {.type = type, .n_kv = 1, .k_dim = DIM, .v_dim = DIM}, .n_head = HEADS};
+                a.window = window;
+                a.scale = 1 / sqrtf(DIM);
+                sequence s = sequence_open(a, isa, N);
+                float *whole = floats((size_t)N * HEADS * DIM), joined[HEADS * DIM];
+                attend(&s, 0, N, whole);
+                if (type == TN_KV_F16 && isa == tn_isa_best()) check_against_naive(&s, whole);
+                for (size_t i = 0; i < COUNT(positions); i++) {
+                    attend_in_segments(&s, positions[i], joined);
+                    assert_memory_equal(joined, whole + (size_t)positions[i] * HEADS * DIM, sizeof joined);
+                }
+                free(whole);
+                sequence_close(&s);
+            }
+}
+
 /* Scores far apart, growing and falling from page to page: the maximum so far has to be carried along. */
 static void test_hostile_scores(void **state) {
     (void)state;
@@ -357,6 +400,7 @@ int main(void) {
         cmocka_unit_test(test_attention_f32),
         cmocka_unit_test(test_attention_q8_0),
         cmocka_unit_test(test_unusual_shapes),
+        cmocka_unit_test(test_segments),
         cmocka_unit_test(test_hostile_scores),
         cmocka_unit_test(test_what_the_cache_stores),
         cmocka_unit_test(test_writes_are_the_same_bytes),

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -483,6 +484,36 @@ static void test_write_refused(void **state) {
     assert_not_saved(new_writer(), g_dir, TN_ERR_INPUT, "is not a file");
 }
 
+/* Seconds of the process for a writer to take n keys and n tensors, the last of which it has already. */
+static double seconds_to_put(size_t n) {
+    static float data[1];
+    tn_gguf_tensor t = {.n_dims = 1, .ne = {1, 1, 1, 1}, .data = data};
+    tn_gguf_writer *w = new_writer();
+    char name[32];
+    clock_t begin = clock();
+    for (size_t i = 0; i < n; i++) {
+        snprintf(name, sizeof name, "name.%zu", i % (n - 1));
+        t.name = name;
+        if (i < n - 1) tn_gguf_put_u32(w, name, 1);
+        tn_gguf_put_tensor(w, &t, NULL, NULL);
+    }
+    double seconds = (double)(clock() - begin) / CLOCKS_PER_SEC;
+    assert_not_saved(w, temp("many.gguf"), TN_ERR_USAGE, "tensor 'name.0' is written twice");
+    return seconds;
+}
+
+/* Ten times as many names take some ten times as long. The best of four tries counts. */
+static void test_write_many(void **state) {
+    (void)state;
+    double few = 0, many = 0;
+    for (int tries = 0; tries < 4; tries++) {
+        few = seconds_to_put(3000);
+        many = seconds_to_put(30000);
+        if (many < 20 * few + 0.05) return;
+    }
+    fail_msg("3000 names: %.3f s, 30000: %.3f s", few, many);
+}
+
 /* The disk is full: here, a limit on the size of files. */
 static void test_write_fails(void **state) {
     (void)state;
@@ -585,6 +616,7 @@ int main(void) {
         cmocka_unit_test(test_rewrite),
         cmocka_unit_test(test_write),
         cmocka_unit_test(test_write_refused),
+        cmocka_unit_test(test_write_many),
         cmocka_unit_test(test_write_fails),
         cmocka_unit_test(test_no_memory_to_write),
         cmocka_unit_test(test_no_memory_to_read),

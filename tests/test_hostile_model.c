@@ -191,25 +191,61 @@ static void test_keys(void **state) {
     }
 }
 
-/* Keys that some architecture or tokenizer reads, with values of every type that make little sense for any. */
+/* Keys that some architecture or tokenizer reads, with values of every type that make little sense for any. Of an architecture's
+ * keys: what they must be (i: an integer, l: one or an array of them, t: likewise, or truths, f: a float, s: a string),
+ * and who reads them (the first letters of "llama qwen gemma", NULL: all). */
+typedef struct read_key {
+    const char *name;
+    char type;
+    const char *archs;
+} read_key;
 /* clang-format off */
-static const char *const read_keys[] = {
-    "block_count", "embedding_length", "context_length", "feed_forward_length", "attention.head_count",
-    "attention.head_count_kv", "attention.key_length", "attention.key_length_swa", "attention.value_length",
-    "attention.layer_norm_rms_epsilon", "attention.recurrent_layers", "attention.shared_kv_layers",
-    "attention.sliding_window", "attention.sliding_window_pattern", "embedding_length_per_layer_input",
-    "expert_count", "expert_used_count", "expert_feed_forward_length", "expert_shared_feed_forward_length",
-    "final_logit_softcapping", "full_attention_interval", "nextn_predict_layers", "rope.dimension_count",
-    "rope.dimension_count_swa", "rope.freq_base", "rope.freq_base_swa", "rope.scale_linear", "rope.scaling.type",
-    "rope.scaling.factor", "rope.scaling.attn_factor", "rope.scaling.original_context_length",
-    "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",
-    "ssm.conv_kernel", "ssm.group_count", "ssm.inner_size", "ssm.state_size", "ssm.time_step_rank",
-    "general.alignment", "general.architecture", "general.name", "tokenizer.chat_template",
-    "tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token", "tokenizer.ggml.add_space_prefix",
-    "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
-    "tokenizer.ggml.merges", "tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.scores",
-    "tokenizer.ggml.token_type", "tokenizer.ggml.tokens", "tokenizer.ggml.unknown_token_id"};
+static const read_key read_keys[] = {
+    {"block_count", 'i', NULL}, {"embedding_length", 'i', NULL}, {"context_length", 'i', NULL},
+    {"feed_forward_length", 'l', NULL}, {"attention.head_count", 'l', NULL}, {"attention.head_count_kv", 'l', NULL},
+    {"attention.key_length", 'i', NULL}, {"attention.key_length_swa", 'i', "gemma4"},
+    {"attention.value_length", 'i', NULL}, {"attention.layer_norm_rms_epsilon", 'f', NULL},
+    {"attention.recurrent_layers", 't', "qwen35"}, {"attention.shared_kv_layers", 'i', "gemma4"},
+    {"attention.sliding_window", 'i', "gemma"}, {"attention.sliding_window_pattern", 'i', "gemma3"},
+    {"attention.sliding_window_pattern", 't', "gemma4"}, {"embedding_length_per_layer_input", 'i', "gemma4"},
+    {"expert_count", 'i', NULL}, {"expert_used_count", 'i', "qwen3moe"}, {"expert_used_count", 'i', "qwen35moe"},
+    {"expert_feed_forward_length", 'i', "qwen3moe"}, {"expert_feed_forward_length", 'i', "qwen35moe"},
+    {"expert_shared_feed_forward_length", 'i', "qwen35moe"}, {"final_logit_softcapping", 'f', "gemma"},
+    {"full_attention_interval", 'i', "qwen35"}, {"nextn_predict_layers", 'i', "qwen35"},
+    {"rope.dimension_count", 'i', NULL}, {"rope.dimension_count_swa", 'i', "gemma4"}, {"rope.freq_base", 'f', NULL},
+    {"rope.freq_base_swa", 'f', "gemma"}, {"rope.scale_linear", 'f', NULL}, {"rope.scaling.type", 's', NULL},
+    {"rope.scaling.factor", 'f', NULL}, {"rope.scaling.attn_factor", 'f', NULL},
+    {"rope.scaling.original_context_length", 'i', NULL}, {"rope.scaling.yarn_ext_factor", 'f', NULL},
+    {"rope.scaling.yarn_beta_fast", 'f', NULL}, {"rope.scaling.yarn_beta_slow", 'f', NULL},
+    {"ssm.conv_kernel", 'i', "qwen35"}, {"ssm.group_count", 'i', "qwen35"}, {"ssm.inner_size", 'i', "qwen35"},
+    {"ssm.state_size", 'i', "qwen35"}, {"ssm.time_step_rank", 'i', "qwen35"},
+    {"general.alignment", 0, NULL}, {"general.architecture", 0, NULL}, {"general.name", 0, NULL},
+    {"tokenizer.chat_template", 0, NULL}, {"tokenizer.ggml.add_bos_token", 0, NULL},
+    {"tokenizer.ggml.add_eos_token", 0, NULL}, {"tokenizer.ggml.add_space_prefix", 0, NULL},
+    {"tokenizer.ggml.bos_token_id", 0, NULL}, {"tokenizer.ggml.eos_token_id", 0, NULL},
+    {"tokenizer.ggml.eot_token_id", 0, NULL}, {"tokenizer.ggml.merges", 0, NULL}, {"tokenizer.ggml.model", 0, NULL},
+    {"tokenizer.ggml.pre", 0, NULL}, {"tokenizer.ggml.scores", 0, NULL}, {"tokenizer.ggml.token_type", 0, NULL},
+    {"tokenizer.ggml.tokens", 0, NULL}, {"tokenizer.ggml.unknown_token_id", 0, NULL}};
 /* clang-format on */
+
+static bool is_read(const read_key *key, tn_str arch) {
+    size_t n = key->archs ? strlen(key->archs) : 0;
+    return key->type && arch.n >= n && strncmp(arch.p, key->archs ? key->archs : "", n) == 0;
+}
+
+/* Whether a value may be one of such a key, as far as its type goes. */
+static bool has_type(const read_key *key, const tn_gguf_kv *v) {
+    bool array = v->type == TN_GGUF_ARRAY;
+    tn_gguf_type type = array ? v->array.type : v->type;
+    bool truth = type == TN_GGUF_BOOL, real = type == TN_GGUF_F32 || type == TN_GGUF_F64, str = type == TN_GGUF_STR;
+    switch (key->type) {
+    case 'i': return !array && !truth && !real && !str;
+    case 'l': return !truth && !real && !str;
+    case 't': return !real && !str;
+    case 'f': return !array && real;
+    default: return !array && str;
+    }
+}
 
 static const uint32_t zeros[2], most[] = {UINT32_MAX, UINT32_MAX}, uneven[] = {3, 16};
 static const int32_t below_zero[] = {-1, INT32_MIN};
@@ -284,6 +320,17 @@ static bytes with_key(const tn_gguf *g, const char *key, const tn_gguf_kv *value
     return b;
 }
 
+/* A value of the wrong type is not taken for an absent one: the error names the key. */
+static void check_odd(const bytes *b, const char *key, bool wrong_type) {
+    tn_error err;
+    if (!wrong_type) {
+        check(b, key, 0);
+        return;
+    }
+    assert_int_equal(run(b, NULL, &err), TN_ERR_INPUT);
+    if (!strstr(err.text, key) || !strstr(err.text, "is of type")) fail_msg("%s: %s", key, err.text);
+}
+
 static void test_odd_keys(void **state) {
     (void)state;
     for (int i = 0; i < COUNT(variants); i++) {
@@ -292,17 +339,129 @@ static void test_odd_keys(void **state) {
         assert_int_equal(tn_gguf_open_memory(&g, b.p, b.n, NULL), TN_OK);
         tn_str arch = tn_gguf_find(g, "general.architecture")->str;
         for (int k = 0; k < COUNT(read_keys); k++) {
-            bool whole = !strncmp(read_keys[k], "general.", 8) || !strncmp(read_keys[k], "tokenizer.", 10);
+            const read_key *read = &read_keys[k];
+            bool whole = !read->type;
             char key[100];
-            snprintf(key, sizeof key, "%.*s%s%s", whole ? 0 : (int)arch.n, arch.p, whole ? "" : ".", read_keys[k]);
+            snprintf(key, sizeof key, "%.*s%s%s", whole ? 0 : (int)arch.n, arch.p, whole ? "" : ".", read->name);
             if (whole && !variants[i].vocab && !g_full) continue;
             for (int v = g_full ? 0 : (i + k) % 2; v < COUNT(odd_values); v += g_full ? 1 : 2) {
                 bytes bad = with_key(g, key, &odd_values[v]);
-                if (bad.p) check(&bad, key, (size_t)v);
+                if (bad.p) check_odd(&bad, key, is_read(read, arch) && !has_type(read, &odd_values[v]));
                 free(bad.p);
             }
         }
         tn_gguf_close(&g);
+        free(b.p);
+    }
+}
+
+/* Integers of any width that hold the value, floats of either, and arrays of one number for all layers are the same model. */
+static void test_widths(void **state) {
+    static const tn_gguf_type integers[] = {TN_GGUF_U8,  TN_GGUF_I8,  TN_GGUF_U16, TN_GGUF_I16,
+                                            TN_GGUF_I32, TN_GGUF_U64, TN_GGUF_I64};
+    static const char *const layered[] = {"attention.head_count", "attention.head_count_kv", "feed_forward_length"};
+    (void)state;
+    for (int i = 0; i < COUNT(variants); i++) {
+        bytes b = tiny(&variants[i]);
+        float want[MAX_LOGITS], got[MAX_LOGITS];
+        tn_error err;
+        tn_gguf *g;
+        assert_int_equal(run(&b, want, &err), TN_OK);
+        assert_int_equal(tn_gguf_open_memory(&g, b.p, b.n, NULL), TN_OK);
+        for (size_t k = 0; k < tn_gguf_n_kv(g); k++) {
+            const tn_gguf_kv *kv = tn_gguf_kv_at(g, k);
+            char key[100];
+            snprintf(key, sizeof key, "%.*s", (int)kv->key.n, kv->key.p);
+            if (!strncmp(key, "tokenizer.", 10) || (kv->type != TN_GGUF_U32 && kv->type != TN_GGUF_F32)) continue;
+            tn_gguf_kv other = *kv;
+            other.type = kv->type == TN_GGUF_F32 ? TN_GGUF_F64 : integers[((size_t)i + k) % COUNT(integers)];
+            const uint16_t numbers[] = {(uint16_t)kv->u, (uint16_t)kv->u};
+            for (int l = 0; l < COUNT(layered); l++)
+                if (i % 2 && !strcmp(strchr(key, '.') + 1, layered[l]))
+                    other = (tn_gguf_kv){.type = TN_GGUF_ARRAY, .array = {TN_GGUF_U16, 2, numbers, NULL}};
+            bytes same = with_key(g, key, &other);
+            if (run(&same, got, &err) != TN_OK) fail_msg("%s: %s", key, err.text);
+            assert_memory_equal(got, want, sizeof *got * TN_TINY_VOCAB);
+            free(same.p);
+        }
+        tn_gguf_close(&g);
+        free(b.p);
+    }
+}
+
+/* What a file asks for and tenon has not: the error says so by name. Numbers that make no sense, likewise. */
+static void test_not_supported(void **state) {
+    static const uint32_t differ[] = {2, 1};
+#define STR(s)                                                                                                       \
+    {                                                                                                                \
+        .type = TN_GGUF_STR, .str = { s, sizeof s - 1 }                                                              \
+    }
+#define F32(x)                                                                                                       \
+    { .type = TN_GGUF_F32, .f = x }
+#define U32(x)                                                                                                       \
+    { .type = TN_GGUF_U32, .u = x }
+    static const struct {
+        const char *arch, *suffix;
+        tn_gguf_kv value;
+        const char *message; /* NULL: it is fine */
+    } rows[] = {
+        {"llama", "expert_count", U32(8), "llama.expert_count is 8: experts are not supported"},
+        {"llama", "expert_count", U32(0), NULL},
+        {"qwen2", "expert_count", U32(8), "qwen2.expert_count is 8: experts are not supported"},
+        {"qwen35", "expert_count", U32(8), "qwen35.expert_count is 8: experts are not supported"},
+        {"gemma3", "expert_count", U32(8), "gemma3.expert_count is 8: experts are not supported"},
+        {"llama", "rope.scaling.type", STR("longrope"),
+         "llama.rope.scaling.type is 'longrope', which is not supported"},
+        {"qwen2", "rope.scaling.type", STR(""), "qwen2.rope.scaling.type is '', which is not supported"},
+        {"llama", "rope.scaling.type", STR("none"), NULL},
+        {"llama", "rope.scaling.type", STR("linear"), NULL},
+        {"llama", "rope.scaling.type", STR("yarn"), NULL},
+        {"llama", "rope.freq_base", F32(0), "llama.rope.freq_base is 0"},
+        {"llama", "rope.freq_base", F32(-10000), "llama.rope.freq_base is -10000"},
+        {"llama", "rope.freq_base", F32(INFINITY), "llama.rope.freq_base is inf"},
+        {"llama", "rope.freq_base", F32(NAN), "llama.rope.freq_base is"},
+        {"llama", "rope.freq_base", U32(100000), "llama.rope.freq_base is of type u32: f32 was expected"},
+        {"llama", "rope.freq_base", F32(5e5), NULL},
+        {"gemma3", "rope.freq_base_swa", F32(0), "gemma3.rope.freq_base_swa is 0"},
+        {"gemma4", "rope.freq_base_swa", F32(-1), "gemma4.rope.freq_base_swa is -1"},
+        {"llama", "rope.scaling.factor", F32(-2), "llama.rope.scaling.factor is -2"},
+        {"llama", "rope.scaling.factor", F32(NAN), "llama.rope.scaling.factor is"},
+        {"llama", "rope.scaling.factor", F32(1e-45), "llama.rope.scaling.factor is"},
+        {"llama", "rope.scaling.factor", F32(0), NULL}, /* as files say that there is none */
+        {"llama", "rope.scaling.factor", F32(8), NULL},
+        {"llama", "attention.layer_norm_rms_epsilon", F32(-1e-5), "llama.attention.layer_norm_rms_epsilon is -1e-05"},
+        {"llama", "attention.layer_norm_rms_epsilon", F32(INFINITY), "llama.attention.layer_norm_rms_epsilon is inf"},
+        {"llama", "attention.layer_norm_rms_epsilon", F32(0), NULL},
+        {"llama", "block_count", {.type = TN_GGUF_I32, .i = -1}, "llama.block_count is out of range"},
+        {"llama",
+         "attention.head_count_kv",
+         {.type = TN_GGUF_ARRAY, .array = {TN_GGUF_U32, 2, differ, NULL}},
+         "llama.attention.head_count_kv differs from layer to layer, which is not supported"},
+        {"llama",
+         "attention.head_count",
+         {.type = TN_GGUF_ARRAY, .array = {TN_GGUF_U32, 1, differ, NULL}},
+         "llama.attention.head_count has no element for layer 1"},
+        {"gemma4", /* it may differ there, but not from the weights */
+         "attention.head_count",
+         {.type = TN_GGUF_ARRAY, .array = {TN_GGUF_U32, 2, differ, NULL}},
+         "tensor blk.1.attn_q.weight"},
+    };
+    (void)state;
+    for (int i = 0; i < COUNT(rows); i++) {
+        bytes b = tiny(&(tn_tiny_options){rows[i].arch, TN_TYPE_F32, 8, false});
+        char key[100];
+        float logits[MAX_LOGITS];
+        tn_error err;
+        tn_gguf *g;
+        assert_int_equal(tn_gguf_open_memory(&g, b.p, b.n, NULL), TN_OK);
+        snprintf(key, sizeof key, "%s.%s", rows[i].arch, rows[i].suffix);
+        bytes odd = with_key(g, key, &rows[i].value);
+        tn_status status = run(&odd, logits, &err);
+        if (status != (rows[i].message ? TN_ERR_INPUT : TN_OK) ||
+            !strstr(err.text, rows[i].message ? rows[i].message : ""))
+            fail_msg("%s, row %d: %d, %s", key, i, status, err.text);
+        tn_gguf_close(&g);
+        free(odd.p);
         free(b.p);
     }
 }
@@ -473,10 +632,11 @@ static void test_too_large(void **state) {
 int main(int argc, char **argv) {
     g_full = argc > 1 && !strcmp(argv[1], "--full");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good),        cmocka_unit_test(test_truncated), cmocka_unit_test(test_flipped),
-        cmocka_unit_test(test_keys),        cmocka_unit_test(test_odd_keys),  cmocka_unit_test(test_tensors),
-        cmocka_unit_test(test_weights),     cmocka_unit_test(test_memory),    cmocka_unit_test(test_step_memory),
-        cmocka_unit_test(test_chat_memory), cmocka_unit_test(test_too_large),
+        cmocka_unit_test(test_good),          cmocka_unit_test(test_truncated),   cmocka_unit_test(test_flipped),
+        cmocka_unit_test(test_keys),          cmocka_unit_test(test_odd_keys),    cmocka_unit_test(test_widths),
+        cmocka_unit_test(test_not_supported), cmocka_unit_test(test_tensors),     cmocka_unit_test(test_weights),
+        cmocka_unit_test(test_memory),        cmocka_unit_test(test_step_memory), cmocka_unit_test(test_chat_memory),
+        cmocka_unit_test(test_too_large),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

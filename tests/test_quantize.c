@@ -467,9 +467,25 @@ static void test_quantize_failures(void **state) {
         const char *type;
         tn_status status;
     } rows[] = {
-        {NAN, "Q4_K_M", TN_ERR_INPUT}, {INFINITY, "Q8_0", TN_ERR_INPUT}, {-INFINITY, "BF16", TN_ERR_INPUT},
-        {1e6f, "F16", TN_ERR_INPUT},   {1e6f, "Q4_0", TN_ERR_INPUT},     {1e6f, "BF16", TN_OK},
-        {65504.0f, "Q4_1", TN_OK},     {0, "Q7_K", TN_ERR_USAGE},        {0, NULL, TN_ERR_USAGE},
+        {NAN, "Q4_K_M", TN_ERR_INPUT},
+        {INFINITY, "Q8_0", TN_ERR_INPUT},
+        {-INFINITY, "BF16", TN_ERR_INPUT},
+        {1e6f, "F16", TN_ERR_INPUT},
+        {1e6f, "Q4_0", TN_ERR_INPUT},
+        {1e6f, "BF16", TN_OK},
+        {65504.0f, "Q4_1", TN_OK},
+        {1e6f, "Q4_1", TN_ERR_INPUT},
+        {1e6f, "Q8_0", TN_OK},
+        {127 * 65504.0f, "Q8_0", TN_OK},
+        {127 * 65600.0f, "Q8_0", TN_ERR_INPUT},
+        {-8 * 65504.0f, "Q4_0", TN_OK},
+        {-8 * 65600.0f, "Q4_0", TN_ERR_INPUT},
+        {1e6f, "Q6_K", TN_OK},
+        {1e9f, "Q6_K", TN_ERR_INPUT},
+        {1e6f, "Q4_K_M", TN_OK},
+        {3.4e38f, "BF16", TN_ERR_INPUT},
+        {0, "Q7_K", TN_ERR_USAGE},
+        {0, NULL, TN_ERR_USAGE},
     };
     const char *in = temp("in.gguf"), *out = temp("out.gguf");
     for (size_t i = 0; i < COUNT(rows); i++) {

@@ -1,6 +1,8 @@
 /* Sequences of every family: together or apart, in any chunks, in a slot that was used before: the same bits. */
 #include "tenon.h"
 
+#include "quantized.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -23,11 +25,14 @@ typedef struct rig {
     int32_t ids[2][N];
 } rig;
 
-static void open_rig(rig *r, const char *name) {
+static void open_rig(rig *r, const char *name, bool q8) {
     char path[400];
     tn_error err = {0};
+    tn_model_options options = {.threads = 2};
     snprintf(path, sizeof path, "%s/reference/%s.gguf", TESTS_DATA_BUILD, name);
-    if (tn_model_open(&r->model, path, &(tn_model_options){.threads = 2}, &err)) fail_msg("%s: %s", name, err.text);
+    tn_status status =
+        q8 ? tn_open_quantized(&r->model, name, &options, &err) : tn_model_open(&r->model, path, &options, &err);
+    if (status != TN_OK) fail_msg("%s: %s", name, err.text);
     tn_model_get_info(r->model, &r->info);
     for (int s = 0; s < 2; s++)
         for (int i = 0; i < N; i++) r->ids[s][i] = (i * 37 + s * 11 + i * i % 7) % r->info.n_vocab;
@@ -110,19 +115,25 @@ static void cut(const rig *r, float *const *want, const char *name) {
     tn_session_close(&s);
 }
 
+static void check_model(const char *name, bool q8) {
+    rig r;
+    open_rig(&r, name, q8);
+    float *want[2] = {alone(&r, 0), alone(&r, 1)};
+    assert_memory_not_equal(want[0], want[1], (size_t)r.info.n_vocab * sizeof(float));
+    interleaved(&r, want, name);
+    reused(&r, want, name);
+    cut(&r, want, name);
+    free(want[0]);
+    free(want[1]);
+    tn_model_close(&r.model);
+}
+
+/* What is F32 there as Q8_0 too, so that activations are int8. */
 static void test_sequences(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
-        rig r;
-        open_rig(&r, models[i]);
-        float *want[2] = {alone(&r, 0), alone(&r, 1)};
-        assert_memory_not_equal(want[0], want[1], (size_t)r.info.n_vocab * sizeof(float));
-        interleaved(&r, want, models[i]);
-        reused(&r, want, models[i]);
-        cut(&r, want, models[i]);
-        free(want[0]);
-        free(want[1]);
-        tn_model_close(&r.model);
+        check_model(models[i], false);
+        if (strstr(models[i], ".F32")) check_model(models[i], true);
     }
 }
 

@@ -539,6 +539,93 @@ static void out_of_memory(void **state) {
     }
 }
 
+/* ---- files made so that hashes without a seed would collide ---- */
+
+enum { N_CRAFTED = 30000, SLOTS = 1 << 16, RUN = 64 /* slots that all of them would share */, N_PIECES = 8192 };
+
+/* The n-th of many short texts. */
+static tn_str short_text(char *p, uint32_t n) {
+    size_t k = 0;
+    for (n = n * 2654435761u; k < 6; n /= 64) p[k++] = (char)('0' + n % 64);
+    return (tn_str){p, k};
+}
+
+/* The slots that tables would have which hash by FNV-1a or a product alone. */
+static uint32_t slot_of_text(tn_str s) {
+    uint64_t h = 0xcbf29ce484222325u;
+    for (size_t i = 0; i < s.n; i++) h = (h ^ (unsigned char)s.p[i]) * 0x100000001b3u;
+    return (uint32_t)(h ^ h >> 29) % SLOTS;
+}
+static uint32_t slot_of_pair(uint32_t left, uint32_t right) {
+    return (uint32_t)((((uint64_t)left << 32 | right) * 0x9e3779b97f4a7c15u) >> 20) % SLOTS;
+}
+
+/* Seconds of the process to open such a tokenizer. */
+static double open_seconds(const tn_str *texts, size_t n, const tn_str *merges, size_t n_merges) {
+    tn_gguf_writer *w = NULL;
+    vocab_file v = {0};
+    tn_error err = {0};
+    size_t bytes;
+    assert_int_equal(tn_gguf_writer_open(&w, &err), TN_OK);
+    tn_gguf_put_str(w, "tokenizer.ggml.model", "gpt2");
+    put_array(w, "tokenizer.ggml.tokens", TN_GGUF_STR, n, NULL, texts);
+    put_array(w, "tokenizer.ggml.merges", TN_GGUF_STR, n_merges, NULL, merges);
+    if (tn_gguf_writer_save(w, g_path, &err)) fail_msg("%s", err.text);
+    tn_gguf_writer_close(&w);
+    v.bytes = read_file(g_path, &bytes);
+    unlink(g_path);
+    assert_int_equal(tn_gguf_open_memory(&v.gguf, v.bytes, bytes, &err), TN_OK);
+    clock_t begin = clock();
+    tn_status status = tn_tokenizer_open(&v.t, v.gguf, &err);
+    double seconds = (double)(clock() - begin) / CLOCKS_PER_SEC;
+    if (status) fail_msg("%s", err.text);
+    close_vocab(&v);
+    return seconds;
+}
+
+/* Texts, all of them or those of one run of slots. */
+static void make_texts(tn_str *texts, char (*room)[8], size_t n, bool crafted) {
+    size_t found = 0;
+    for (uint32_t i = 0; found < n; i++) {
+        tn_str s = short_text(room[found], i);
+        if (crafted && slot_of_text(s) >= RUN) continue;
+        texts[found++] = s;
+    }
+}
+
+static void make_merges(tn_str *merges, char (*room)[16], const tn_str *texts, bool crafted) {
+    size_t found = 0;
+    for (uint32_t i = 0; found < N_CRAFTED; i++) {
+        uint32_t left = i / N_PIECES % N_PIECES, right = crafted ? i % N_PIECES : i * 7919 % N_PIECES;
+        if (crafted && slot_of_pair(left, right) >= RUN) continue;
+        int n = snprintf(room[found], sizeof *room, "%.6s %.6s", texts[left].p, texts[right].p);
+        merges[found] = (tn_str){room[found], (size_t)n};
+        found++;
+    }
+}
+
+/* The best of four tries counts. */
+static void colliding_tables(void **state) {
+    (void)state;
+    static tn_str texts[2][N_CRAFTED], merges[2][N_CRAFTED];
+    static char text_room[2][N_CRAFTED][8], merge_room[2][N_CRAFTED][16];
+    for (int crafted = 0; crafted < 2; crafted++) make_texts(texts[crafted], text_room[crafted], N_CRAFTED, crafted);
+    for (int crafted = 0; crafted < 2; crafted++)
+        make_merges(merges[crafted], merge_room[crafted], texts[0], crafted);
+    for (int what = 0; what < 2; what++) {
+        double honest = 0, crafted = 0;
+        bool fine = false;
+        for (int tries = 0; tries < 4 && !fine; tries++) {
+            honest = what ? open_seconds(texts[0], N_PIECES, merges[0], N_CRAFTED)
+                          : open_seconds(texts[0], N_CRAFTED, NULL, 0);
+            crafted = what ? open_seconds(texts[0], N_PIECES, merges[1], N_CRAFTED)
+                           : open_seconds(texts[1], N_CRAFTED, NULL, 0);
+            fine = crafted <= 3 * honest + 0.05;
+        }
+        if (!fine) fail_msg("%s: %.3f s, crafted ones %.3f s", what ? "merges" : "tokens", honest, crafted);
+    }
+}
+
 int main(void) {
     int fd = mkstemps(g_path, 5);
     if (fd < 0 || close(fd)) return 1;
@@ -553,6 +640,7 @@ int main(void) {
                                        cmocka_unit_test(end_of_generation),
                                        cmocka_unit_test(bad_files),
                                        cmocka_unit_test(short_arrays),
+                                       cmocka_unit_test(colliding_tables),
                                        cmocka_unit_test(out_of_memory)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     unlink(g_path);

@@ -67,6 +67,24 @@ static void test_ops(void **state) {
     check_ops(*state, 0, ops);
 }
 
+/* Rules, fused against unfused and against the reference; all of them take a quarter of an hour on a software device. */
+static void test_rules(void **state) {
+    static const char *const rules[] = {"group_experts", "route", "conv_act", "delta_net", "attention_quantize"};
+    (void)state;
+    tn_verify_rigs rigs = {0};
+    tn_error err = {0};
+    for (size_t i = 0; i < (everything ? 1 : sizeof rules / sizeof *rules); i++) {
+        tn_report report = {.out = {write_out, NULL}};
+        open_rig(&rigs.device, variants[i % N_VARIANTS]);
+        open_rig(&rigs.reference, "cpu:ref");
+        if (tn_verify_rules(&report, &rigs, everything ? NULL : rules[i], &err) != TN_OK) fail_msg("%s", err.text);
+        assert_true(report.n > 0);
+        assert_int_equal(report.n_failed, 0);
+        tn_rig_close(&rigs.device);
+        tn_rig_close(&rigs.reference);
+    }
+}
+
 /* Bindings of a few kilobytes: weights lie in many windows, matrices in several pieces. */
 static void test_small_bindings(void **state) {
     static const char *const ops[] = {"embed", "matmul", "matmul_id", "mul", NULL};
@@ -474,8 +492,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_variants),  cmocka_unit_test(test_bad_shader), cmocka_unit_test(test_too_large),
         cmocka_unit_test(test_repeats),   cmocka_unit_test(test_models),     cmocka_unit_test(test_small_bindings),
         cmocka_unit_test(test_no_memory), cmocka_unit_test(test_greedy),     cmocka_unit_test(test_times),
-        cmocka_unit_test(test_families),  cmocka_unit_test(test_sequences)};
-    size_t n = 11;
+        cmocka_unit_test(test_families),  cmocka_unit_test(test_sequences),  cmocka_unit_test(test_rules)};
+    size_t n = 12;
     for (int i = 0; i < N_VARIANTS; i++) { /* f16 changes no op's shader: its ops are those of "none" and "both" */
         if (i % 3 == 0)
             tests[n++] = (struct CMUnitTest){variants[i], test_ops, NULL, NULL, (void *)(uintptr_t)variants[i]};

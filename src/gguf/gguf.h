@@ -67,6 +67,9 @@ size_t tn_gguf_n_kv(const tn_gguf *g);
 const tn_gguf_kv *tn_gguf_kv_at(const tn_gguf *g, size_t i);
 size_t tn_gguf_n_tensors(const tn_gguf *g);
 const tn_gguf_tensor *tn_gguf_tensor_at(const tn_gguf *g, size_t i);
+/* "u32"; whether integers are of this type (booleans are not). */
+const char *tn_gguf_type_name(tn_gguf_type type);
+bool tn_gguf_is_integer(tn_gguf_type type);
 /* NULL when there is none. */
 const tn_gguf_tensor *tn_gguf_tensor_find(const tn_gguf *g, const char *name);
 const tn_gguf_kv *tn_gguf_find(const tn_gguf *g, const char *key);

@@ -143,48 +143,12 @@ static bool get_name(cursor *c, const char *what, size_t number) {
 
 /* ---- the index of names ---- */
 
-/* FNV-1a. It starts from an address, so that no file can be made whose names collide. */
-static size_t hash(const tn_gguf_index *index, tn_str name) {
-    uint64_t h = 0xcbf29ce484222325 ^ (uintptr_t)index->slots;
-    for (size_t i = 0; i < name.n; i++) h = (h ^ (uint8_t)name.p[i]) * 0x100000001b3;
-    return (size_t)(h ^ h >> 32);
-}
-
-/* The slot of a name, or the free one where it belongs. */
-static tn_gguf_slot *slot_of(const tn_gguf_index *index, tn_str name) {
-    size_t i = hash(index, name);
-    for (;; i++) {
-        tn_gguf_slot *s = &index->slots[i & (index->n_slots - 1)];
-        if (!s->name.p || tn_str_eq(s->name, name)) return s;
-    }
-}
-
-bool tn_gguf_index_find(const tn_gguf_index *index, tn_str name, size_t *number) {
-    if (!index->n_slots) return false;
-    const tn_gguf_slot *s = slot_of(index, name);
-    if (s->name.p) *number = s->number;
-    return s->name.p != NULL;
-}
-
-/* Makes room for `more` names; at least half of the slots stay free. */
 static bool index_reserve(cursor *c, tn_gguf_index *index, size_t more) {
-    tn_gguf_index old = *index;
-    size_t n = 4;
-    while (n / 2 < old.used + more) n *= 2;
-    if (!new_items(c, &index->slots, n, sizeof *index->slots)) return false;
-    index->n_slots = n;
-    for (size_t i = 0; i < old.n_slots; i++) {
-        if (old.slots[i].name.p) *slot_of(index, old.slots[i].name) = old.slots[i];
-    }
-    return true;
+    return tn_gguf_index_reserve(index, c->arena, more) || no_memory(c);
 }
 
 static bool index_add(cursor *c, tn_gguf_index *index, tn_str name, size_t number, size_t at) {
-    tn_gguf_slot *s = slot_of(index, name);
-    if (s->name.p) return bad(c, at, "there is another one of this name");
-    *s = (tn_gguf_slot){name, number};
-    index->used++;
-    return true;
+    return tn_gguf_index_add(index, name, number) || bad(c, at, "there is another one of this name");
 }
 
 /* ---- keys ---- */

@@ -68,8 +68,7 @@ static const tn_gguf_kv *find_kv(const tn_gguf_part *part, const char *key) {
 static bool get_u32(const tn_gguf_part *part, const char *key, uint32_t *out) {
     const tn_gguf_kv *kv = find_kv(part, key);
     if (!kv) return false;
-    tn_gguf_kind kind = tn_gguf_types[kv->type].kind;
-    if (kind != KIND_UNSIGNED && kind != KIND_SIGNED) return false;
+    if (!tn_gguf_is_integer(kv->type)) return false;
     if (kv->u > UINT32_MAX) return false; /* a negative number is one of these, too */
     *out = (uint32_t)kv->u;
     return true;
@@ -184,6 +183,16 @@ void tn_gguf_drop_pages(const tn_gguf *g, const tn_gguf_tensor *t) {
 }
 
 /* ---- questions ---- */
+
+const char *tn_gguf_type_name(tn_gguf_type type) {
+    static const char *const names[TN_GGUF_TYPES] = {"u8",   "i8",  "u16",   "i16", "u32", "i32", "f32",
+                                                     "bool", "str", "array", "u64", "i64", "f64"};
+    return names[type];
+}
+
+bool tn_gguf_is_integer(tn_gguf_type type) {
+    return tn_gguf_types[type].kind == KIND_UNSIGNED || tn_gguf_types[type].kind == KIND_SIGNED;
+}
 
 uint32_t tn_gguf_version(const tn_gguf *g) {
     return g->parts->version;

@@ -1,5 +1,6 @@
 /* What the two halves of the reader share: parse.c reads one file's header and trusts nothing in it; read.c finds and
- * maps the files and answers questions. All of it lives in one arena and dies with the reader. */
+ * maps the files and answers questions. All of it lives in one arena and dies with the reader. The index of names
+ * (index.c) is the writer's, too. */
 #ifndef TN_GGUF_READER_H
 #define TN_GGUF_READER_H
 
@@ -53,6 +54,10 @@ tn_status tn_gguf_parse(tn_gguf *g, tn_gguf_part *part, tn_error *err);
 
 /* The number of a name; false when it is not there. */
 bool tn_gguf_index_find(const tn_gguf_index *index, tn_str name, size_t *number);
+/* Makes room for `more` names, of which half of the slots stay free; false: out of memory. */
+bool tn_gguf_index_reserve(tn_gguf_index *index, tn_arena *arena, size_t more);
+/* Adds a name for which there is room, and which must outlive the index; false when it is there already. */
+bool tn_gguf_index_add(tn_gguf_index *index, tn_str name, size_t number);
 
 /* A number or boolean of the given type at p (unaligned) -> kv->u, i or f. */
 void tn_gguf_load_number(tn_gguf_type type, const void *p, tn_gguf_kv *kv);

@@ -17,19 +17,13 @@ typedef struct entry {
     void *fill_data;
 } entry;
 
-/* Names that were put, to refuse a second one. */
-typedef struct name {
-    struct name *next;
-    tn_str s;
-} name;
-
 struct tn_gguf_writer {
     tn_arena arena;
     tn_buf kvs;
     uint64_t n_kv;
     entry *entries;
     size_t n_entries, cap;
-    name *keys;
+    tn_gguf_index keys, names; /* of what was put, to refuse a second one; numbers are not used */
     size_t alignment;
     tn_status status; /* of the puts */
     tn_error err;
@@ -53,6 +47,19 @@ void tn_gguf_writer_close(tn_gguf_writer **w) {
 
 static void fail_memory(tn_gguf_writer *w) {
     w->status = tn_fail_memory(&w->err);
+}
+
+/* Remembers a name, in a zero-terminated copy; NULL when it was there already or memory ran out. */
+static const char *new_name(tn_gguf_writer *w, tn_gguf_index *index, const char *what, tn_str name) {
+    char *copy = tn_arena_alloc(&w->arena, name.n + 1);
+    if (!copy || !tn_gguf_index_reserve(index, &w->arena, 1)) {
+        fail_memory(w);
+        return NULL;
+    }
+    memcpy(copy, name.p, name.n);
+    if (tn_gguf_index_add(index, (tn_str){copy, name.n}, 0)) return copy;
+    w->status = tn_fail(&w->err, TN_ERR_USAGE, "%s '%s' is written twice", what, copy);
+    return NULL;
 }
 
 /* ---- keys ---- */
@@ -91,28 +98,10 @@ static void add_value(tn_buf *b, const tn_gguf_kv *kv) {
     }
 }
 
-/* Remembers a key; false when it was there already or memory ran out. */
-static bool new_key(tn_gguf_writer *w, tn_str key) {
-    for (const name *n = w->keys; n; n = n->next) {
-        if (!tn_str_eq(n->s, key)) continue;
-        w->status = tn_fail(&w->err, TN_ERR_USAGE, "key '%.*s' is written twice", (int)key.n, key.p);
-        return false;
-    }
-    name *n = tn_arena_alloc(&w->arena, sizeof *n + key.n);
-    if (!n) {
-        fail_memory(w);
-        return false;
-    }
-    memcpy(n + 1, key.p, key.n);
-    *n = (name){.next = w->keys, .s = {(char *)(n + 1), key.n}};
-    w->keys = n;
-    return true;
-}
-
 void tn_gguf_put(tn_gguf_writer *w, const tn_gguf_kv *kv) {
     uint32_t type = kv->type;
     assert(type < TN_GGUF_TYPES && kv->key.n > 0);
-    if (w->status || !new_key(w, kv->key)) return;
+    if (w->status || !new_name(w, &w->keys, "key", kv->key)) return;
     if (tn_str_is(kv->key, "general.alignment")) {
         if (type != TN_GGUF_U32 || kv->u < 8 || kv->u > UINT32_MAX || (kv->u & (kv->u - 1))) {
             w->status = tn_fail(&w->err, TN_ERR_USAGE, "general.alignment must be a u32, a power of two from 8 on");
@@ -157,13 +146,6 @@ static bool tensor_bytes(const tn_gguf_tensor *t, size_t *bytes) {
     return tn_mul_size(elements / (size_t)type->block, (size_t)type->bytes, bytes);
 }
 
-static bool is_new_tensor(const tn_gguf_writer *w, const char *tensor) {
-    for (size_t i = 0; i < w->n_entries; i++) {
-        if (strcmp(w->entries[i].t.name, tensor) == 0) return false;
-    }
-    return true;
-}
-
 static bool reserve_entry(tn_gguf_writer *w) {
     if (w->n_entries < w->cap) return true;
     size_t cap = w->cap ? 2 * w->cap : 64, bytes;
@@ -181,11 +163,9 @@ void tn_gguf_put_tensor(tn_gguf_writer *w, const tn_gguf_tensor *t, tn_gguf_fill
     if (w->status) return;
     if (!tensor_bytes(t, &e.t.bytes) || (!fill && !t->data)) {
         w->status = tn_fail(&w->err, TN_ERR_USAGE, "tensor '%s' cannot be written: its type or sizes", t->name);
-    } else if (!is_new_tensor(w, t->name)) {
-        w->status = tn_fail(&w->err, TN_ERR_USAGE, "tensor '%s' is written twice", t->name);
-    } else if (!(e.t.name = tn_arena_printf(&w->arena, "%s", t->name)) || !reserve_entry(w)) {
+    } else if (!reserve_entry(w)) {
         fail_memory(w);
-    } else {
+    } else if ((e.t.name = new_name(w, &w->names, "tensor", tn_str_of(t->name)))) {
         w->entries[w->n_entries++] = e;
     }
 }

@@ -2,19 +2,20 @@
  * base of their own, every sixth layer global. */
 #include "model/blocks.h"
 
+#include <float.h>
 #include <math.h>
 
 static tn_status read(tn_hparams *hp, const tn_gguf *g, tn_error *err) {
-    tn_status status = tn_hp_common(hp, g, "gemma3", err);
+    tn_status status = tn_hp_common(hp, g, "gemma3", 0, err);
     if (status != TN_OK) return status;
     hp->rope_local = (tn_rope_params){10000.0f, 1.0f, 0.0f, 1.0f, 32.0f, 1.0f, hp->n_ctx_train};
     hp->period = 6;
-    tn_hp_f32_opt(g, "gemma3", "rope.freq_base_swa", &hp->rope_local.base);
-    tn_hp_f32_opt(g, "gemma3", "final_logit_softcapping", &hp->softcap);
-    tn_hp_u32_opt(g, "gemma3", "attention.sliding_window_pattern", &hp->period);
-    if (hp->period < 1)
-        return tn_fail(err, TN_ERR_INPUT, "gemma3.attention.sliding_window_pattern is %d", hp->period);
-    return tn_hp_u32(g, "gemma3", "attention.sliding_window", &hp->window, err);
+    status = tn_hp_f32_opt(g, "gemma3", "rope.freq_base_swa", FLT_MIN, &hp->rope_local.base, err);
+    if (!status) status = tn_hp_f32_opt(g, "gemma3", "final_logit_softcapping", 0, &hp->softcap, err);
+    if (!status) status = tn_hp_u32_opt(g, "gemma3", "attention.sliding_window_pattern", &hp->period, err);
+    if (!status && hp->period < 1)
+        status = tn_fail(err, TN_ERR_INPUT, "gemma3.attention.sliding_window_pattern is %d", hp->period);
+    return status ? status : tn_hp_u32(g, "gemma3", "attention.sliding_window", &hp->window, err);
 }
 
 /* h = x + norm(w_o attention(norm(x))); y = h + norm(ffn(norm(h))) */

@@ -3,27 +3,28 @@
  * feed-forward (26B-A4B). */
 #include "model/blocks.h"
 
+#include <float.h>
 #include <math.h>
 
 #define ARCH "gemma4"
 
 static tn_status read(tn_hparams *hp, const tn_gguf *g, tn_error *err) {
-    tn_status status = tn_hp_common(hp, g, ARCH, err);
+    tn_status status = tn_hp_common(hp, g, ARCH, TN_HP_BY_LAYER | TN_HP_EXPERTS, err);
     if (status == TN_OK) status = tn_hp_u32(g, ARCH, "attention.sliding_window", &hp->window, err);
     if (status != TN_OK) return status;
     hp->rope_local = (tn_rope_params){10000.0f, 1.0f, 0.0f, 1.0f, 32.0f, 1.0f, hp->n_ctx_train};
     hp->head_dim_local = hp->head_dim;
-    tn_hp_u32_opt(g, ARCH, "attention.key_length_swa", &hp->head_dim_local);
+    status = tn_hp_u32_opt(g, ARCH, "attention.key_length_swa", &hp->head_dim_local, err);
     hp->n_rot_local = hp->head_dim_local;
-    tn_hp_u32_opt(g, ARCH, "rope.dimension_count_swa", &hp->n_rot_local);
-    tn_hp_f32_opt(g, ARCH, "rope.freq_base_swa", &hp->rope_local.base);
-    tn_hp_f32_opt(g, ARCH, "final_logit_softcapping", &hp->softcap);
-    tn_hp_u32_opt(g, ARCH, "attention.shared_kv_layers", &hp->n_shared_kv);
-    tn_hp_u32_opt(g, ARCH, "embedding_length_per_layer_input", &hp->n_embd_layer);
-    uint32_t experts = 0;
-    if (tn_gguf_get_u32(g, ARCH ".expert_count", &experts) && experts > 0) status = tn_hp_experts(hp, g, ARCH, err);
+    if (!status) status = tn_hp_u32_opt(g, ARCH, "rope.dimension_count_swa", &hp->n_rot_local, err);
+    if (!status) status = tn_hp_f32_opt(g, ARCH, "rope.freq_base_swa", FLT_MIN, &hp->rope_local.base, err);
+    if (!status) status = tn_hp_f32_opt(g, ARCH, "final_logit_softcapping", 0, &hp->softcap, err);
+    if (!status) status = tn_hp_u32_opt(g, ARCH, "attention.shared_kv_layers", &hp->n_shared_kv, err);
+    if (!status) status = tn_hp_u32_opt(g, ARCH, "embedding_length_per_layer_input", &hp->n_embd_layer, err);
+    if (!status) status = tn_hp_u32_opt(g, ARCH, "expert_count", &hp->n_expert, err);
+    if (!status && hp->n_expert > 0) status = tn_hp_experts(hp, g, ARCH, err);
     if (status != TN_OK) return status;
-    if (hp->n_shared_kv < 0 || hp->n_shared_kv >= hp->n_layer)
+    if (hp->n_shared_kv >= hp->n_layer)
         return tn_fail(err, TN_ERR_INPUT, ARCH ".attention.shared_kv_layers is %d of %d layers", hp->n_shared_kv,
                        hp->n_layer);
     if (hp->n_embd_layer)
@@ -32,14 +33,13 @@ static tn_status read(tn_hparams *hp, const tn_gguf *g, tn_error *err) {
     return tn_hp_check_heads(hp->head_dim_local, hp->head_dim_local, hp->n_rot_local, err);
 }
 
-static bool is_local(const tn_build *b, int32_t i) {
-    double v;
-    return tn_hp_layer(b->file, ARCH, "attention.sliding_window_pattern", i, &v) ? v != 0 : (i + 1) % 6 != 0;
+static int32_t per_layer(tn_build *b, const char *suffix, int32_t i, int32_t otherwise) {
+    if (b->status == TN_OK) b->status = tn_hp_layer(b->file, ARCH, suffix, i, &otherwise, b->err);
+    return otherwise;
 }
 
-static int32_t per_layer(const tn_build *b, const char *suffix, int32_t i, int32_t otherwise) {
-    double v;
-    return tn_hp_layer(b->file, ARCH, suffix, i, &v) && v >= 1 && v < 1 << 24 ? (int32_t)v : otherwise;
+static bool is_local(tn_build *b, int32_t i) {
+    return per_layer(b, "attention.sliding_window_pattern", i, (i + 1) % 6 != 0) != 0;
 }
 
 /* What the layers' attentions share: angles of both kinds, and the last cache of each kind for layers without their own. */

@@ -40,17 +40,17 @@ static tn_val build(tn_build *b, bool neox, bool qk_norm) {
 }
 
 static tn_status read_llama(tn_hparams *hp, const tn_gguf *g, tn_error *err) {
-    return tn_hp_common(hp, g, "llama", err);
+    return tn_hp_common(hp, g, "llama", 0, err);
 }
 static tn_status read_qwen2(tn_hparams *hp, const tn_gguf *g, tn_error *err) {
-    return tn_hp_common(hp, g, "qwen2", err);
+    return tn_hp_common(hp, g, "qwen2", 0, err);
 }
 static tn_status read_qwen3(tn_hparams *hp, const tn_gguf *g, tn_error *err) {
-    return tn_hp_common(hp, g, "qwen3", err);
+    return tn_hp_common(hp, g, "qwen3", 0, err);
 }
 
 static tn_status read_qwen3moe(tn_hparams *hp, const tn_gguf *g, tn_error *err) {
-    tn_status status = tn_hp_common(hp, g, "qwen3moe", err);
+    tn_status status = tn_hp_common(hp, g, "qwen3moe", TN_HP_EXPERTS, err);
     return status == TN_OK ? tn_hp_experts(hp, g, "qwen3moe", err) : status;
 }
 

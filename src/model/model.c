@@ -3,6 +3,8 @@
 
 #include "base/mem.h"
 
+#include <float.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -43,52 +45,80 @@ static const char *full_key(char *buf, size_t n, const char *arch, const char *s
     return buf;
 }
 
-tn_status tn_hp_u32(const tn_gguf *g, const char *arch, const char *suffix, int32_t *out, tn_error *err) {
+static tn_status wrong_type(const char *key, const tn_gguf_kv *kv, const char *wanted, tn_error *err) {
+    bool array = kv->type == TN_GGUF_ARRAY;
+    return tn_fail(err, TN_ERR_INPUT, "%s is of type %s%s: %s was expected", key, array ? "array of " : "",
+                   tn_gguf_type_name(array ? kv->array.type : kv->type), wanted);
+}
+
+tn_status tn_hp_u32_opt(const tn_gguf *g, const char *arch, const char *suffix, int32_t *out, tn_error *err) {
     char key[128];
-    uint32_t v;
-    if (!tn_gguf_get_u32(g, full_key(key, sizeof key, arch, suffix), &v))
-        return tn_fail(err, TN_ERR_INPUT, "the file has no %s", key);
-    if (v == 0 || v > MAX_HPARAM) return tn_fail(err, TN_ERR_INPUT, "%s is %u: out of range", key, v);
-    *out = (int32_t)v;
+    const tn_gguf_kv *kv = tn_gguf_find(g, full_key(key, sizeof key, arch, suffix));
+    if (!kv) return TN_OK;
+    if (!tn_gguf_is_integer(kv->type)) return wrong_type(key, kv, "an integer", err);
+    if (kv->u > MAX_HPARAM) /* a negative number is one of these, too */
+        return tn_fail(err, TN_ERR_INPUT, "%s is out of range: 0 to %d", key, MAX_HPARAM);
+    *out = (int32_t)kv->u;
     return TN_OK;
 }
 
-tn_status tn_hp_f32(const tn_gguf *g, const char *arch, const char *suffix, float *out, tn_error *err) {
-    char key[128];
-    if (tn_gguf_get_f32(g, full_key(key, sizeof key, arch, suffix), out)) return TN_OK;
-    return tn_fail(err, TN_ERR_INPUT, "the file has no %s", key);
+tn_status tn_hp_u32(const tn_gguf *g, const char *arch, const char *suffix, int32_t *out, tn_error *err) {
+    int32_t v = -1;
+    tn_status status = tn_hp_u32_opt(g, arch, suffix, &v, err);
+    if (status != TN_OK) return status;
+    if (v < 0) return tn_fail(err, TN_ERR_INPUT, "the file has no %s.%s", arch, suffix);
+    if (v == 0) return tn_fail(err, TN_ERR_INPUT, "%s.%s is 0: out of range", arch, suffix);
+    *out = v;
+    return TN_OK;
 }
 
-void tn_hp_u32_opt(const tn_gguf *g, const char *arch, const char *suffix, int32_t *out) {
+tn_status tn_hp_f32_opt(const tn_gguf *g, const char *arch, const char *suffix, float least, float *out,
+                        tn_error *err) {
     char key[128];
-    uint32_t v;
-    if (tn_gguf_get_u32(g, full_key(key, sizeof key, arch, suffix), &v)) *out = v <= MAX_HPARAM ? (int32_t)v : -1;
-}
-
-void tn_hp_f32_opt(const tn_gguf *g, const char *arch, const char *suffix, float *out) {
-    char key[128];
-    tn_gguf_get_f32(g, full_key(key, sizeof key, arch, suffix), out);
+    const tn_gguf_kv *kv = tn_gguf_find(g, full_key(key, sizeof key, arch, suffix));
+    if (!kv) return TN_OK;
+    if (kv->type != TN_GGUF_F32 && kv->type != TN_GGUF_F64) return wrong_type(key, kv, "f32", err);
+    float v = (float)kv->f;
+    if (!(v >= least) || isinf(v)) return tn_fail(err, TN_ERR_INPUT, "%s is %g: out of range", key, kv->f);
+    *out = v;
+    return TN_OK;
 }
 
 /* Scaling of the rotary frequencies: none, linear (positions divided by the factor) or YaRN. */
-static void read_rope(tn_rope_params *r, const tn_gguf *g, const char *arch, int32_t n_ctx) {
-    *r = (tn_rope_params){10000.0f, 1.0f, 0.0f, 1.0f, 32.0f, 1.0f, n_ctx};
-    tn_hp_f32_opt(g, arch, "rope.freq_base", &r->base);
-    tn_hp_f32_opt(g, arch, "rope.scaling.attn_factor", &r->attn_factor);
+static tn_status read_rope_type(const tn_gguf *g, const char *arch, tn_str *type, tn_error *err) {
     char key[128];
-    tn_str type = {"", 0};
-    tn_gguf_get_str(g, full_key(key, sizeof key, arch, "rope.scaling.type"), &type);
+    const tn_gguf_kv *kv = tn_gguf_find(g, full_key(key, sizeof key, arch, "rope.scaling.type"));
+    *type = tn_str_of("linear"); /* by a factor, where there is one */
+    if (!kv) return TN_OK;
+    if (kv->type != TN_GGUF_STR) return wrong_type(key, kv, "str", err);
+    *type = kv->str;
+    if (tn_str_is(*type, "none") || tn_str_is(*type, "linear") || tn_str_is(*type, "yarn")) return TN_OK;
+    return tn_fail(err, TN_ERR_INPUT, "%s is '%.*s', which is not supported: none, linear and yarn are", key,
+                   (int)(type->n < 50 ? type->n : 50), type->p);
+}
+
+static tn_status read_rope(tn_rope_params *r, const tn_gguf *g, const char *arch, int32_t n_ctx, tn_error *err) {
+    *r = (tn_rope_params){10000.0f, 1.0f, 0.0f, 1.0f, 32.0f, 1.0f, n_ctx};
+    tn_str type;
     float factor = 0;
-    tn_hp_f32_opt(g, arch, "rope.scale_linear", &factor);
-    tn_hp_f32_opt(g, arch, "rope.scaling.factor", &factor);
-    if (tn_str_is(type, "none") || !(factor > 0)) return;
+    tn_status status = read_rope_type(g, arch, &type, err);
+    if (!status) status = tn_hp_f32_opt(g, arch, "rope.freq_base", FLT_MIN, &r->base, err);
+    if (!status) status = tn_hp_f32_opt(g, arch, "rope.scaling.attn_factor", FLT_MIN, &r->attn_factor, err);
+    if (status || tn_str_is(type, "none")) return status;
+    status = tn_hp_f32_opt(g, arch, "rope.scale_linear", 0, &factor, err);
+    if (!status) status = tn_hp_f32_opt(g, arch, "rope.scaling.factor", 0, &factor, err);
+    if (status || factor == 0) return status; /* there are files with a 0 for none */
     r->freq_scale = 1.0f / factor;
-    if (!tn_str_is(type, "yarn")) return;
+    if (isinf(r->freq_scale)) return tn_fail(err, TN_ERR_INPUT, "%s.rope.scaling.factor is %g", arch, (double)factor);
+    if (!tn_str_is(type, "yarn")) return TN_OK;
     r->ext_factor = 1.0f;
-    tn_hp_f32_opt(g, arch, "rope.scaling.yarn_ext_factor", &r->ext_factor);
-    tn_hp_f32_opt(g, arch, "rope.scaling.yarn_beta_fast", &r->beta_fast);
-    tn_hp_f32_opt(g, arch, "rope.scaling.yarn_beta_slow", &r->beta_slow);
-    tn_hp_u32_opt(g, arch, "rope.scaling.original_context_length", &r->n_ctx_orig);
+    status = tn_hp_f32_opt(g, arch, "rope.scaling.yarn_ext_factor", 0, &r->ext_factor, err);
+    if (!status) status = tn_hp_f32_opt(g, arch, "rope.scaling.yarn_beta_fast", FLT_MIN, &r->beta_fast, err);
+    if (!status) status = tn_hp_f32_opt(g, arch, "rope.scaling.yarn_beta_slow", FLT_MIN, &r->beta_slow, err);
+    if (!status) status = tn_hp_u32_opt(g, arch, "rope.scaling.original_context_length", &r->n_ctx_orig, err);
+    if (!status && r->n_ctx_orig == 0)
+        status = tn_fail(err, TN_ERR_INPUT, "%s.rope.scaling.original_context_length is 0: out of range", arch);
+    return status;
 }
 
 /* The vocabulary's size is that of the embedding table. */
@@ -101,18 +131,43 @@ static tn_status read_vocab(tn_hparams *hp, const tn_gguf *g, tn_error *err) {
     return TN_OK;
 }
 
-bool tn_hp_layer(const tn_gguf *g, const char *arch, const char *suffix, int32_t layer, double *out) {
+tn_status tn_hp_layer(const tn_gguf *g, const char *arch, const char *suffix, int32_t layer, int32_t *out,
+                      tn_error *err) {
     char key[128];
     const tn_gguf_kv *kv = tn_gguf_find(g, full_key(key, sizeof key, arch, suffix));
-    if (!kv || kv->type == TN_GGUF_STR) return false;
-    if (kv->type != TN_GGUF_ARRAY) {
-        bool is_float = kv->type == TN_GGUF_F32 || kv->type == TN_GGUF_F64;
-        *out = is_float ? kv->f : (double)kv->u;
-        return true;
+    if (!kv) return TN_OK;
+    bool array = kv->type == TN_GGUF_ARRAY;
+    tn_gguf_type type = array ? kv->array.type : kv->type;
+    if (!tn_gguf_is_integer(type) && type != TN_GGUF_BOOL)
+        return wrong_type(key, kv, "an integer, or an array of them,", err);
+    if (array && (uint64_t)layer >= kv->array.n)
+        return tn_fail(err, TN_ERR_INPUT, "%s has no element for layer %d", key, layer);
+    double v = array ? tn_gguf_array_number(&kv->array, (uint64_t)layer) : (double)kv->u;
+    if (!(v >= 0 && v <= MAX_HPARAM))
+        return tn_fail(err, TN_ERR_INPUT, "%s is out of range for layer %d: 0 to %d", key, layer, MAX_HPARAM);
+    *out = (int32_t)v;
+    return TN_OK;
+}
+
+/* One number for all layers, or an array with one for each: the first of them, where they may differ. */
+static tn_status read_layers(const tn_hparams *hp, const tn_gguf *g, const char *arch, const char *suffix,
+                             unsigned allowed, int32_t *out, tn_error *err) {
+    char key[128];
+    const tn_gguf_kv *kv = tn_gguf_find(g, full_key(key, sizeof key, arch, suffix));
+    int32_t first = -1;
+    if (!kv) return TN_OK;
+    if (kv->type == TN_GGUF_BOOL || (kv->type == TN_GGUF_ARRAY && kv->array.type == TN_GGUF_BOOL))
+        return wrong_type(key, kv, "a number", err);
+    for (int32_t i = 0; i < hp->n_layer; i++) {
+        int32_t v = -1;
+        tn_status status = tn_hp_layer(g, arch, suffix, i, &v, err);
+        if (status != TN_OK) return status;
+        if (i == 0) first = v;
+        if (v != first && !(allowed & TN_HP_BY_LAYER))
+            return tn_fail(err, TN_ERR_INPUT, "%s differs from layer to layer, which is not supported", key);
     }
-    if (kv->array.strs || (uint64_t)layer >= kv->array.n) return false;
-    *out = tn_gguf_array_number(&kv->array, (uint64_t)layer);
-    return true;
+    *out = first;
+    return TN_OK;
 }
 
 tn_status tn_hp_experts(tn_hparams *hp, const tn_gguf *g, const char *arch, tn_error *err) {
@@ -146,38 +201,48 @@ tn_status tn_hp_check_heads(int32_t head_dim, int32_t v_dim, int32_t n_rot, tn_e
     return TN_OK;
 }
 
-tn_status tn_hp_common(tn_hparams *hp, const tn_gguf *g, const char *arch, tn_error *err) {
+/* The sizes of attention heads. */
+static tn_status read_heads(tn_hparams *hp, const tn_gguf *g, const char *arch, unsigned allowed, tn_error *err) {
+    tn_status status = read_layers(hp, g, arch, "attention.head_count", allowed, &hp->n_head, err);
+    if (!status && hp->n_head == 0)
+        status = tn_fail(err, TN_ERR_INPUT, "%s.attention.head_count is missing, or 0", arch);
+    if (status != TN_OK) return status;
+    hp->n_kv = hp->n_head;
+    hp->head_dim = hp->n_embd / hp->n_head;
+    status = read_layers(hp, g, arch, "attention.head_count_kv", allowed, &hp->n_kv, err);
+    if (!status) status = tn_hp_u32_opt(g, arch, "attention.key_length", &hp->head_dim, err);
+    hp->v_dim = hp->n_rot = hp->head_dim;
+    if (!status) status = tn_hp_u32_opt(g, arch, "attention.value_length", &hp->v_dim, err);
+    if (!status) status = tn_hp_u32_opt(g, arch, "rope.dimension_count", &hp->n_rot, err);
+    if (!status) status = tn_hp_check_heads(hp->head_dim, hp->v_dim, hp->n_rot, err);
+    if (!status) status = tn_hp_check_sharing(hp->n_head, hp->n_kv, hp->head_dim, err);
+    return status;
+}
+
+tn_status tn_hp_common(tn_hparams *hp, const tn_gguf *g, const char *arch, unsigned allowed, tn_error *err) {
     static const struct {
         const char *suffix;
         size_t at;
     } required[] = {{"block_count", offsetof(tn_hparams, n_layer)},
                     {"embedding_length", offsetof(tn_hparams, n_embd)},
-                    {"attention.head_count", offsetof(tn_hparams, n_head)},
                     {"context_length", offsetof(tn_hparams, n_ctx_train)}};
-    for (size_t i = 0; i < sizeof required / sizeof *required; i++) {
-        int32_t *at = (int32_t *)((char *)hp + required[i].at);
-        tn_status status = tn_hp_u32(g, arch, required[i].suffix, at, err);
-        if (status != TN_OK) return status;
-    }
-    tn_status status = tn_hp_f32(g, arch, "attention.layer_norm_rms_epsilon", &hp->eps, err);
-    if (status != TN_OK) return status;
-    if (hp->n_layer > MAX_LAYERS)
-        return tn_fail(err, TN_ERR_INPUT, "%s.block_count is %d: out of range", arch, hp->n_layer);
-    tn_hp_u32_opt(g, arch, "feed_forward_length", &hp->n_ff); /* absent where layers differ or are all experts */
-    hp->n_kv = hp->n_head;
-    tn_hp_u32_opt(g, arch, "attention.head_count_kv", &hp->n_kv);
-    hp->head_dim = hp->n_embd / hp->n_head;
-    tn_hp_u32_opt(g, arch, "attention.key_length", &hp->head_dim);
-    hp->v_dim = hp->head_dim;
-    tn_hp_u32_opt(g, arch, "attention.value_length", &hp->v_dim);
-    hp->n_rot = hp->head_dim;
-    tn_hp_u32_opt(g, arch, "rope.dimension_count", &hp->n_rot);
-    read_rope(&hp->rope, g, arch, hp->n_ctx_train);
-    if (hp->n_ff < 0 || hp->rope.n_ctx_orig < 1)
-        return tn_fail(err, TN_ERR_INPUT, "%s.%s is out of range", arch,
-                       hp->n_ff < 0 ? "feed_forward_length" : "rope.scaling.original_context_length");
-    status = tn_hp_check_heads(hp->head_dim, hp->v_dim, hp->n_rot, err);
-    if (status == TN_OK) status = tn_hp_check_sharing(hp->n_head, hp->n_kv, hp->head_dim, err);
+    tn_status status = TN_OK;
+    int32_t n_expert = 0;
+    for (size_t i = 0; i < sizeof required / sizeof *required && !status; i++)
+        status = tn_hp_u32(g, arch, required[i].suffix, (int32_t *)((char *)hp + required[i].at), err);
+    if (!status && hp->n_layer > MAX_LAYERS)
+        status = tn_fail(err, TN_ERR_INPUT, "%s.block_count is %d: out of range", arch, hp->n_layer);
+    hp->eps = -1;
+    if (!status) status = tn_hp_f32_opt(g, arch, "attention.layer_norm_rms_epsilon", 0, &hp->eps, err);
+    if (!status && hp->eps < 0)
+        status = tn_fail(err, TN_ERR_INPUT, "the file has no %s.attention.layer_norm_rms_epsilon", arch);
+    if (!status) status = tn_hp_u32_opt(g, arch, "expert_count", &n_expert, err);
+    if (!status && n_expert > 0 && !(allowed & TN_HP_EXPERTS))
+        status = tn_fail(err, TN_ERR_INPUT, "%s.expert_count is %d: experts are not supported for this architecture",
+                         arch, n_expert);
+    if (!status) status = read_heads(hp, g, arch, allowed, err);
+    if (!status) status = read_layers(hp, g, arch, "feed_forward_length", allowed, &hp->n_ff, err);
+    if (!status) status = read_rope(&hp->rope, g, arch, hp->n_ctx_train, err);
     return status == TN_OK ? read_vocab(hp, g, err) : status;
 }
 

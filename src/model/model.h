@@ -70,14 +70,16 @@ tn_status tn_model_build(tn_graph *g, const tn_arch *arch, const tn_hparams *hp,
 
 /* ---- for architecture files ---- */
 
-/* Keys "ARCH.suffix": required ones fail with the key's name when they are absent or not positive (or beyond reason). */
+/* Keys "ARCH.suffix". A key of another type (integers may have any width, floats either), or with a value beyond reason, is
+ * an error that names it. A required one must be there and positive. */
 tn_status tn_hp_u32(const tn_gguf *g, const char *arch, const char *suffix, int32_t *out, tn_error *err);
-tn_status tn_hp_f32(const tn_gguf *g, const char *arch, const char *suffix, float *out, tn_error *err);
-/* Optional ones leave *out as it is where they are absent; an integer beyond reason is -1. */
-void tn_hp_u32_opt(const tn_gguf *g, const char *arch, const char *suffix, int32_t *out);
-void tn_hp_f32_opt(const tn_gguf *g, const char *arch, const char *suffix, float *out);
-/* A value that may be one number for all layers or an array with one for each; false where the key is absent. */
-bool tn_hp_layer(const tn_gguf *g, const char *arch, const char *suffix, int32_t layer, double *out);
+/* Optional ones leave *out as it is where they are absent. Numbers from 0 on; floats from `least` on. */
+tn_status tn_hp_u32_opt(const tn_gguf *g, const char *arch, const char *suffix, int32_t *out, tn_error *err);
+tn_status tn_hp_f32_opt(const tn_gguf *g, const char *arch, const char *suffix, float least, float *out,
+                        tn_error *err);
+/* An optional one that may be one number or truth for all layers or an array with one for each. */
+tn_status tn_hp_layer(const tn_gguf *g, const char *arch, const char *suffix, int32_t layer, int32_t *out,
+                      tn_error *err);
 /* expert_count, expert_used_count, expert_feed_forward_length. */
 tn_status tn_hp_experts(tn_hparams *hp, const tn_gguf *g, const char *arch, tn_error *err);
 /* Whether a * b, a number of elements called `what`, is one that a model may have. */
@@ -86,8 +88,11 @@ tn_status tn_hp_check_product(int64_t a, int64_t b, const char *what, tn_error *
 tn_status tn_hp_check_sharing(int32_t n_head, int32_t n_kv, int32_t head_dim, tn_error *err);
 /* Whether heads of these sizes can be run. */
 tn_status tn_hp_check_heads(int32_t head_dim, int32_t v_dim, int32_t n_rot, tn_error *err);
-/* What every decoder has: layers, widths, heads, vocabulary, context, eps, rope with its scaling (linear, yarn). */
-tn_status tn_hp_common(tn_hparams *hp, const tn_gguf *g, const char *arch, tn_error *err);
+/* What an architecture allows: numbers of heads and widths that differ from layer to layer (tn_hp_layer has them), experts. */
+enum { TN_HP_BY_LAYER = 1, TN_HP_EXPERTS = 2 };
+/* What every decoder has: layers, widths, heads, vocabulary, context, eps, rope with its scaling (linear, yarn). A file
+ * that asks for what the architecture does not allow is refused. n_ff may be 0: of layers that are all experts. */
+tn_status tn_hp_common(tn_hparams *hp, const tn_gguf *g, const char *arch, unsigned allowed, tn_error *err);
 
 /* The matrix [n_out, n_in] or vector [n] of this name (printf format with one layer number); an absent one, or one of
  * another shape, is an error that names it. */

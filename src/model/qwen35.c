@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdio.h>
 
-static tn_status read(tn_hparams *hp, const tn_gguf *g, const char *arch, tn_error *err) {
+static tn_status read(tn_hparams *hp, const tn_gguf *g, const char *arch, unsigned allowed, tn_error *err) {
     static const struct {
         const char *suffix;
         size_t at;
@@ -13,17 +13,18 @@ static tn_status read(tn_hparams *hp, const tn_gguf *g, const char *arch, tn_err
                 {"ssm.state_size", offsetof(tn_hparams, delta_dim)},
                 {"ssm.group_count", offsetof(tn_hparams, delta_k_heads)},
                 {"ssm.time_step_rank", offsetof(tn_hparams, delta_v_heads)}};
-    tn_status status = tn_hp_common(hp, g, arch, err);
+    tn_status status = tn_hp_common(hp, g, arch, allowed, err);
     for (size_t i = 0; i < sizeof keys / sizeof *keys && status == TN_OK; i++)
         status = tn_hp_u32(g, arch, keys[i].suffix, (int32_t *)((char *)hp + keys[i].at), err);
     if (status != TN_OK) return status;
     int32_t mtp = 0, inner = -1;
     hp->period = 4;
-    tn_hp_u32_opt(g, arch, "full_attention_interval", &hp->period);
-    tn_hp_u32_opt(g, arch, "nextn_predict_layers", &mtp);
-    tn_hp_u32_opt(g, arch, "ssm.inner_size", &inner);
+    status = tn_hp_u32_opt(g, arch, "full_attention_interval", &hp->period, err);
+    if (!status) status = tn_hp_u32_opt(g, arch, "nextn_predict_layers", &mtp, err);
+    if (!status) status = tn_hp_u32_opt(g, arch, "ssm.inner_size", &inner, err);
+    if (status != TN_OK) return status;
     if (hp->period < 1) return tn_fail(err, TN_ERR_INPUT, "%s.full_attention_interval is %d", arch, hp->period);
-    if (mtp < 0 || mtp >= hp->n_layer)
+    if (mtp >= hp->n_layer)
         return tn_fail(err, TN_ERR_INPUT, "%s.nextn_predict_layers is %d of %d layers", arch, mtp, hp->n_layer);
     hp->n_layer -= mtp;
     status =
@@ -35,9 +36,10 @@ static tn_status read(tn_hparams *hp, const tn_gguf *g, const char *arch, tn_err
     return TN_OK;
 }
 
-static bool is_recurrent(const tn_build *b, const char *arch, int32_t i) {
-    double v;
-    return tn_hp_layer(b->file, arch, "attention.recurrent_layers", i, &v) ? v != 0 : (i + 1) % b->hp->period != 0;
+static bool is_recurrent(tn_build *b, const char *arch, int32_t i) {
+    int32_t v = (i + 1) % b->hp->period != 0;
+    if (b->status == TN_OK) b->status = tn_hp_layer(b->file, arch, "attention.recurrent_layers", i, &v, b->err);
+    return v != 0;
 }
 
 /* The file packs w_q and w_g head by head in one tensor, and their biases where there are any; a scale is for both. */
@@ -133,17 +135,17 @@ static tn_val build(tn_build *b, const char *arch) {
 }
 
 static tn_status read_qwen35(tn_hparams *hp, const tn_gguf *g, tn_error *err) {
-    return read(hp, g, "qwen35", err);
+    return read(hp, g, "qwen35", 0, err);
 }
 static tn_val build_qwen35(tn_build *b) {
     return build(b, "qwen35");
 }
 
 static tn_status read_qwen35moe(tn_hparams *hp, const tn_gguf *g, tn_error *err) {
-    tn_status status = read(hp, g, "qwen35moe", err);
+    tn_status status = read(hp, g, "qwen35moe", TN_HP_EXPERTS, err);
     if (status == TN_OK) status = tn_hp_experts(hp, g, "qwen35moe", err);
-    tn_hp_u32_opt(g, "qwen35moe", "expert_shared_feed_forward_length", &hp->n_ff_shared);
-    return status;
+    if (status != TN_OK) return status;
+    return tn_hp_u32_opt(g, "qwen35moe", "expert_shared_feed_forward_length", &hp->n_ff_shared, err);
 }
 static tn_val build_qwen35moe(tn_build *b) {
     return build(b, "qwen35moe");

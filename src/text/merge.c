@@ -1,13 +1,14 @@
 #include "text/merge.h"
 
 #include "base/half.h"
+#include "base/hash.h"
 #include "base/mem.h"
 
 /* ---- the table of merges ---- */
 
 static tn_merge_slot *find_slot(const tn_merges *m, int32_t left, int32_t right) {
-    uint64_t h = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9e3779b97f4a7c15u;
-    size_t i = (size_t)(h >> 20) & (m->n_slots - 1);
+    uint64_t h = tn_hash_add(tn_hash_add(tn_hash_begin(m->slots), (uint32_t)left), (uint32_t)right);
+    size_t i = (size_t)h & (m->n_slots - 1);
     while (m->slots[i].left >= 0 && (m->slots[i].left != left || m->slots[i].right != right))
         i = (i + 1) & (m->n_slots - 1);
     return &m->slots[i];

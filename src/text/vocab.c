@@ -1,5 +1,6 @@
 #include "text/vocab.h"
 
+#include "base/hash.h"
 #include "base/mem.h"
 #include "text/utf8.h"
 
@@ -28,15 +29,9 @@ int tn_vocab_char_byte(uint32_t cp) {
 
 /* ---- the hash of texts ---- */
 
-static size_t hash(tn_str s) {
-    uint64_t h = 0xcbf29ce484222325u;
-    for (size_t i = 0; i < s.n; i++) h = (h ^ (unsigned char)s.p[i]) * 0x100000001b3u;
-    return (size_t)(h ^ h >> 29);
-}
-
 /* The slot of a text, or the empty one where it would go. */
 static size_t find_slot(const tn_vocab *v, tn_str text) {
-    size_t i = hash(text) & (v->n_slots - 1);
+    size_t i = tn_hash_str(v->slots, text) & (v->n_slots - 1);
     while (v->slots[i] && !tn_str_eq(v->text[v->slots[i] - 1], text)) i = (i + 1) & (v->n_slots - 1);
     return i;
 }

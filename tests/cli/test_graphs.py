@@ -9,6 +9,7 @@ import sys
 import base
 import gguf
 
+F32 = "llama-f32"
 UPDATE = "--update" in sys.argv  # write the files in place of comparing them
 if UPDATE:
     sys.argv.remove("--update")
@@ -17,8 +18,10 @@ TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 GRAPHS = os.path.join(TESTS, "graphs")
 PHASES = ["decode", "prefill"]
 
-# Models of tests/data/reference; each family has one, but for those of MADE.
+# Models of tests/data/reference; each family has one, but for those of MADE. Those that are F32 there become Q8_0, so that
+# the files show where activations are made int8; one stays as it is.
 SMALL = {
+    F32: "llama-a.F32",
     "llama": "llama-q.Q4_K-pure",
     "qwen3": "qwen3-q.Q4_K_M",
     "qwen3moe": "qwen3moe-a.Q8_0",
@@ -28,10 +31,22 @@ SMALL = {
     "gemma4-ple": "gemma4-ple.F32",
     "gemma4-moe": "gemma4-moe.F32",
 }
-# Families that gguf.py makes a model of.
+# Families that gguf.py makes a model of, which becomes Q8_0 too.
 MADE = ["qwen2"]
+# Launches with int8 in them: a norm's row in each file; in those of decode a row that an F32 router reads beside the int8 for
+# the experts, and a gate.
+NORM = r"(norm|row)\S* .* rms_norm, mul, quantize"
+ROUTED = r"(norm|row)\S* +l0\.ffn_norm .*quantize"
+GATED = r"\S*matmuls .* gelu, mul, quantize"
+INT8 = {
+    "qwen3moe": ROUTED,
+    "qwen35moe": ROUTED,
+    "gemma3": GATED,
+    "gemma4-ple": GATED,
+    "gemma4-moe": GATED,
+}
 # Backends that plan without a device. NAME.PHASE.BACKEND.txt is the end of what they say, from the launches on.
-PLANNED = {"cuda": "cuda:plan"}
+PLANNED = {"cuda": "cuda:plan", "webgpu": "webgpu:plan"}
 # Models that are downloaded.
 REAL = {"smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf"}
 
@@ -63,16 +78,20 @@ class Graphs(base.Case):
                     got = self.explain(model, phase, variant)
                     self.same(f"{name}.{phase}.{backend}", got[got.index("\nlaunches: ") + 1 :])
 
+    def quantized(self, model):
+        self.good("quantize", model, self.path("q8.gguf"), "Q8_0", "-q")
+        return self.path("q8.gguf")
+
     def test_small_models(self):
         for name, model in SMALL.items():
             with lzma.open(os.path.join(TESTS, "data", "reference", model + ".gguf.xz")) as f:
-                self.put("model.gguf", f.read())
-            self.compare(name, self.path("model.gguf"))
+                path = self.put("model.gguf", f.read())
+            self.compare(name, self.quantized(path) if model.endswith(".F32") and name != F32 else path)
 
     def test_made_models(self):
         for name in MADE:
             gguf.write(self.path("model.gguf"), *gguf.tiny(name))
-            self.compare(name, self.path("model.gguf"))
+            self.compare(name, self.quantized(self.path("model.gguf")))
 
     def test_real_models(self):
         for name, model in REAL.items():
@@ -98,6 +117,12 @@ class Graphs(base.Case):
                 self.assertIn(part, text, name)
             fused = re.search(r"^norms fused: (\d+) of (\d+)$", text, re.M)
             self.assertEqual(fused[1], fused[2], name)
+            family, phase = name.split(".")[:2]
+            launches = [] if family == F32 else [NORM]
+            if phase == "decode" and family in INT8:
+                launches.append(INT8[family])
+            for launch in launches:
+                self.assertTrue(re.search(r"^  " + launch, text, re.M), f"{name}: {launch}")
         with open(os.path.join(GRAPHS, "smollm2.decode.txt"), encoding="utf-8") as f:
             text = f.read()
         self.assertIn("\nlaunches: 153 (697 without fusion)\n", text)

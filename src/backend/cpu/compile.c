@@ -244,9 +244,25 @@ static void make_attention(maker *m, int32_t i) {
                                      .window = a->window,
                                      .scale = a->factor,
                                      .softcap = a->softcap};
+    l->attend.cache_bytes = memory->states[a->index].bytes;
     l->attend.q = source(m, n->src[0], n->src[0].cols);
     l->attend.out = m->local[i][0];
     l->attend.scratch = take_scratch(m, tn_attention_scratch(a->n_head, a->n_kv, a->head_dim, a->v_dim));
+}
+
+/* Segments are done apart only where each sequence has one token, and where what comes before them writes nothing but the thread's
+ * own buffers and the cache. A sequence may touch two segments more than its pages fill. */
+static void make_room_for_segments(maker *m) {
+    tn_cpu_launch *l = m->to;
+    const tn_cpu_attention *a = &l->attend.a;
+    bool apart = m->g->one_token;
+    for (int32_t k = 0; k < l->n_before; k++) apart &= l->before[k].kv || l->before[k].dst.where != TN_CPU_ARENA;
+    if (!apart) return;
+    size_t pages = l->attend.cache_bytes / a->kv.page_bytes;
+    l->attend.slots = (int32_t)(pages / TN_SEGMENT) + 2 * m->g->max_tokens;
+    l->attend.part_stride = (size_t)a->n_head * (size_t)(a->kv.v_dim + 2);
+    size_t bytes = (size_t)l->attend.slots * l->attend.part_stride * sizeof(float);
+    if (bytes > m->p->parts_bytes) m->p->parts_bytes = bytes;
 }
 
 static void make_attend(maker *m) {
@@ -264,6 +280,7 @@ static void make_attend(maker *m) {
         else
             make_op(m, &l->after[l->n_after++], i);
     }
+    if (!m->failed) make_room_for_segments(m);
 }
 
 /* ---- scan ---- */
@@ -331,6 +348,7 @@ tn_status tn_cpu_compile(tn_device *device, const tn_plan *plan, tn_memory *memo
     for (int32_t i = 0; ok && i < p->n; i++) ok = make_launch(p, i);
     p->scratch_bytes = tn_align_up(p->scratch_bytes + ALIGN, 4096);
     if (ok) p->scratch = tn_alloc_pages(p->scratch_bytes * (size_t)tn_pool_size(device->pool));
+    if (ok && p->parts_bytes) ok = (p->parts = tn_alloc_pages(p->parts_bytes)) != NULL;
     if (!ok || !p->scratch) {
         tn_cpu_free_program(device, &p);
         return tn_fail_memory(err);
@@ -345,6 +363,7 @@ tn_status tn_cpu_compile(tn_device *device, const tn_plan *plan, tn_memory *memo
 void tn_cpu_free_program(tn_device *device, tn_program **program) {
     tn_program *p = *program;
     if (!p) return;
+    tn_free_pages(p->parts, p->parts_bytes);
     if (p->scratch) tn_free_pages(p->scratch, p->scratch_bytes * (size_t)tn_pool_size(device->pool));
     tn_arena_free(&p->arena);
     tn_free(p);

@@ -148,6 +148,9 @@ typedef struct tn_cpu_launch {
         tn_cpu_operand q, out;
         size_t scratch; /* where the kernel's own scratch begins */
         int32_t block;  /* tokens in a unit of work */
+        size_t cache_bytes;
+        int32_t slots;      /* segments of all sequences that there is room for; 0: never done apart */
+        size_t part_stride; /* floats of a segment's parts, all heads */
     } attend;
     struct {
         const tn_node *node;
@@ -169,6 +172,8 @@ struct tn_program {
     int32_t n;
     char *scratch;        /* of all threads */
     size_t scratch_bytes; /* of one */
+    float *parts;         /* of attention over segments: the launch that wants the most */
+    size_t parts_bytes;
     const float *logits;
     const int32_t *chosen; /* in the arena; NULL: the graph has no choice */
     tn_step_input step;    /* the one that was submitted last */

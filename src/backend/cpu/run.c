@@ -10,6 +10,8 @@
 typedef struct worker {
     const tn_step_input *step;
     char *scratch;
+    float *parts; /* of all threads: see run_segments */
+    tn_pool *pool;
     int i, n;
 } worker;
 
@@ -177,22 +179,107 @@ static void run_head_op(const tn_cpu_op *op, const tn_cpu_frame *f, int32_t row,
     op->run(op, f, row, head * n, n);
 }
 
-static void run_attend_unit(const tn_cpu_launch *l, const worker *w, const tn_run *run, int32_t t0, int32_t nt,
-                            int32_t head) {
+static tn_cpu_attention attention_of(const tn_cpu_launch *l, const worker *w, const tn_run *run) {
     tn_cpu_attention a = l->attend.a;
-    tn_cpu_frame f = {.step = w->step, .scratch = w->scratch, .row0 = t0};
     a.pages = w->step->pages + (size_t)run->seq * (size_t)w->step->max_pages;
-    for (int32_t t = t0; t < t0 + nt; t++)
-        for (int32_t k = 0; k < l->n_before; k++) run_head_op(&l->before[k], &f, t, head, a.kv.n_kv);
-    l->attend.run(&a, head, run->pos + t0 - run->first, nt, (const float *)tn_cpu_at(&l->attend.q, &f, t0, 0),
+    return a;
+}
+
+static void call_attention(const tn_cpu_launch *l, const worker *w, const tn_cpu_attention *a, const tn_run *run,
+                           int32_t t0, int32_t nt, int32_t head) {
+    tn_cpu_frame f = {.step = w->step, .scratch = w->scratch, .row0 = t0};
+    l->attend.run(a, head, run->pos + t0 - run->first, nt, (const float *)tn_cpu_at(&l->attend.q, &f, t0, 0),
                   l->attend.q.stride / 4, (float *)tn_cpu_at(&l->attend.out, &f, t0, 0), l->attend.out.stride / 4,
                   w->scratch + l->attend.scratch);
+}
+
+static void run_attend_unit(const tn_cpu_launch *l, const worker *w, const tn_run *run, int32_t t0, int32_t nt,
+                            int32_t head) {
+    tn_cpu_attention a = attention_of(l, w, run);
+    tn_cpu_frame f = {.step = w->step, .scratch = w->scratch, .row0 = t0};
+    for (int32_t t = t0; t < t0 + nt; t++)
+        for (int32_t k = 0; k < l->n_before; k++) run_head_op(&l->before[k], &f, t, head, a.kv.n_kv);
+    call_attention(l, w, &a, run, t0, nt, head);
     for (int32_t t = t0; t < t0 + nt; t++)
         for (int32_t k = 0; k < l->n_after; k++) run_head_op(&l->after[k], &f, t, head, a.kv.n_kv);
 }
 
+/* ---- a long context of few tokens: its segments are done apart, then joined ---- */
+
+/* Segments that a run of one token sees: [first, first + n). */
+typedef struct segments {
+    int32_t first, n;
+} segments;
+
+static segments segments_of(const tn_cpu_attention *a, const tn_run *run) {
+    int32_t low = a->window && run->pos >= a->window ? run->pos - a->window + 1 : 0;
+    int32_t first = low / TN_PAGE / TN_SEGMENT;
+    return (segments){first, run->pos / TN_PAGE / TN_SEGMENT - first + 1};
+}
+
+/* Where the parts of a kv head's segments begin; the next segment's are part_stride floats on. */
+static float *part_at(const tn_cpu_launch *l, const worker *w, int32_t slot, int32_t head) {
+    const tn_cpu_attention *a = &l->attend.a;
+    return w->parts + (size_t)slot * l->attend.part_stride +
+           (size_t)(head * (a->n_head / a->kv.n_kv)) * (size_t)(a->kv.v_dim + 2);
+}
+
+/* The cache is written where it is read: in the last segment. */
+static void run_segment(const tn_cpu_launch *l, const worker *w, const tn_run *run, int32_t segment, int32_t head,
+                        float *part) {
+    tn_cpu_attention a = attention_of(l, w, run);
+    tn_cpu_frame f = {.step = w->step, .scratch = w->scratch, .row0 = run->first};
+    bool last = segment == run->pos / TN_PAGE / TN_SEGMENT;
+    for (int32_t k = 0; k < l->n_before; k++)
+        if (last || !l->before[k].kv) run_head_op(&l->before[k], &f, run->first, head, a.kv.n_kv);
+    a.part = part;
+    a.segment = segment;
+    call_attention(l, w, &a, run, run->first, 1, head);
+}
+
+static void join_segments(const tn_cpu_launch *l, const worker *w, const tn_run *run, int32_t n, int32_t head,
+                          const float *part) {
+    const tn_cpu_attention *a = &l->attend.a;
+    tn_cpu_frame f = {.step = w->step, .scratch = w->scratch, .row0 = run->first};
+    int32_t group = a->n_head / a->kv.n_kv, v_dim = a->kv.v_dim;
+    for (int32_t i = 0; i < group; i++)
+        tn_attention_join(part + i * (v_dim + 2), n, l->attend.part_stride, v_dim,
+                          (float *)tn_cpu_at(&l->attend.out, &f, run->first, (head * group + i) * v_dim));
+    for (int32_t k = 0; k < l->n_after; k++) run_head_op(&l->after[k], &f, run->first, head, a->kv.n_kv);
+}
+
+/* Whether it pays: some context has several segments, and there is room for the parts of all. */
+static bool in_segments(const tn_cpu_launch *l, const worker *w) {
+    int32_t slots = 0;
+    for (int32_t r = 0; r < w->step->n_runs; r++) slots += segments_of(&l->attend.a, &w->step->runs[r]).n;
+    return w->n > 1 && slots > w->step->n_runs && slots <= l->attend.slots;
+}
+
+static void run_segments(const tn_cpu_launch *l, const worker *w) {
+    int32_t n_kv = l->attend.a.kv.n_kv, unit = 0, slot = 0;
+    for (int32_t r = 0; r < w->step->n_runs; r++) {
+        segments s = segments_of(&l->attend.a, &w->step->runs[r]);
+        for (int32_t k = 0; k < s.n; k++, slot++)
+            for (int32_t head = 0; head < n_kv; head++)
+                if (unit++ % w->n == w->i)
+                    run_segment(l, w, &w->step->runs[r], s.first + k, head, part_at(l, w, slot, head));
+    }
+    tn_pool_barrier(w->pool, w->i);
+    unit = slot = 0;
+    for (int32_t r = 0; r < w->step->n_runs; r++) {
+        segments s = segments_of(&l->attend.a, &w->step->runs[r]);
+        for (int32_t head = 0; head < n_kv; head++)
+            if (unit++ % w->n == w->i) join_segments(l, w, &w->step->runs[r], s.n, head, part_at(l, w, slot, head));
+        slot += s.n;
+    }
+}
+
 static void run_attend(const tn_cpu_launch *l, const worker *w) {
     int32_t unit = 0, n_kv = l->attend.a.kv.n_kv;
+    if (in_segments(l, w)) {
+        run_segments(l, w);
+        return;
+    }
     for (int32_t r = 0; r < w->step->n_runs; r++) {
         const tn_run *run = &w->step->runs[r];
         for (int32_t t = 0; t < run->n; t += l->attend.block)
@@ -282,7 +369,7 @@ static void run_launch(const tn_cpu_launch *l, const worker *w) {
 static void run_step(void *arg, int i, int n) {
     const step_call *call = arg;
     const tn_program *p = call->program;
-    worker w = {call->step, p->scratch + p->scratch_bytes * (size_t)i, i, n};
+    worker w = {call->step, p->scratch + p->scratch_bytes * (size_t)i, p->parts, p->device->pool, i, n};
     for (int32_t k = 0; k < p->n; k++) {
         bool timed = call->times && i == 0;
         if (timed) call->times[k].start = tn_seconds() - call->start;

@@ -192,8 +192,8 @@ tn_status tn_webgpu_compile(tn_device *d, const tn_plan *plan, tn_memory *memory
     p->layout = tn_webgpu_step_layout_of(&plan->graph, memory->n_pages);
     maker m = {.p = p};
     tn_status status = TN_OK;
-    for (int32_t l = 0; l < plan->partition.n && status == TN_OK; l++) status = add_launch(&m, l, err);
-    if (status == TN_OK) status = make_buffers(&m, err);
+    for (int32_t l = 0; l < plan->partition.n && status == TN_OK && d->device; l++) status = add_launch(&m, l, err);
+    if (status == TN_OK && d->device) status = make_buffers(&m, err);
     for (int32_t i = 0; i < p->n && status == TN_OK; i++) {
         bind(&m, i);
         status = tn_webgpu_check(d, "binding a launch", err);

@@ -256,10 +256,27 @@ static void fill_caps(tn_device *d) {
     d->caps.ahead = TN_WEBGPU_AHEAD;
 }
 
+/* The limits and features that every implementation has, and nothing that runs: for looking at plans where no device is. */
+static void open_plan(tn_device *d) {
+    d->limits = (WGPULimits){.maxBufferSize = 256 << 20,
+                             .maxStorageBufferBindingSize = 128 << 20,
+                             .maxStorageBuffersPerShaderStage = 8,
+                             .maxComputeWorkgroupStorageSize = 16384};
+    d->max_binding = d->max_window = d->limits.maxStorageBufferBindingSize;
+    d->packed_dot = true;
+    snprintf(d->caps.description, sizeof d->caps.description, "webgpu (no device: plans only");
+    fill_caps(d);
+}
+
 static tn_status device_open(tn_device **device, const tn_device_options *options, tn_error *err) {
     *device = NULL;
     tn_device *d = tn_alloc_zero(1, sizeof *d);
     if (!d) return tn_fail_memory(err);
+    if (options->variant && !strcmp(options->variant, "plan")) {
+        open_plan(d);
+        *device = d;
+        return TN_OK;
+    }
     tn_status status = tn_webgpu_library_open(&d->lib, NULL, err);
     if (status == TN_OK) status = open_adapter(d, err);
     bool subgroups = false;
@@ -294,6 +311,7 @@ static size_t state_bytes(const tn_device *d, const tn_state_desc *s, const tn_m
 
 /* A buffer that shaders see whole. */
 static tn_status bound_buffer(tn_device *d, WGPUBuffer *buffer, uint64_t bytes, const char *what, tn_error *err) {
+    if (!d->device) return TN_OK; /* it only plans */
     if (bytes > d->max_binding)
         return tn_fail(err, TN_ERR_RESOURCES, "webgpu: %s need %.1f MiB; a shader of this device sees %.1f at once",
                        what, (double)bytes / (1 << 20), (double)d->max_binding / (1 << 20));
@@ -353,4 +371,5 @@ const tn_backend tn_backend_webgpu = {
     .submit = tn_webgpu_submit,
     .wait = tn_webgpu_result,
     .profile = tn_webgpu_profile,
+    .peak = tn_webgpu_peak,
 };

@@ -44,6 +44,7 @@ static tn_text slot_of(const tn_emit *e, const tn_node *n) {
 static void emit_x_int8(tn_emit *e, int32_t id, const tn_node *n, const cut *c) {
     int32_t from = tn_emit_index(e, n->src[0].node), k = depth_of(e, n), pairs = (k / 32 + 1) / 2;
     tn_buf *b = &e->head;
+    e->int8 = true;
     if (from >= 0 || c->staged) {
         int32_t at = from >= 0 ? e->value[from].buffer : 0;
         tn_buf_printf(b,
@@ -51,6 +52,10 @@ static void emit_x_int8(tn_emit *e, int32_t id, const tn_node *n, const cut *c) 
                       "    let i = %du + row * %du + (b & 1u) * %du + (b >> 1u);\n"
                       "    return X8(wq[i], wq[i + %du], wd[%du + row * %du + (b & 1u) * %du + (b >> 1u)]);\n}\n",
                       id, at / 4, pairs * 4, pairs * 2, pairs, at / 8, pairs * 2, pairs);
+        tn_buf_printf(b,
+                      "fn xv_%d(row: u32, b: u32, k: u32) -> vec4<f32> {\n    let x = x_%d(row, b);\n"
+                      "    return x.s.x * unpack(select(x.high[k & 3u], x.low[k & 3u], k < 4u));\n}\n",
+                      id, id);
         return;
     }
     tn_text at = tn_textf("%s + row * %du + %s", tn_emit_place(e, n->src[0].node, 0).s,

@@ -3,6 +3,11 @@
  * that these trips are not made one after the other: weights depend on nothing and are asked for first. */
 #include "backend/webgpu/matmuls.h"
 
+/* Whether a product is of int8 values on both sides. A plain weight may meet activations that others want as int8. */
+static bool dots(const tn_emit *e, const tn_node *n) {
+    return tn_product_int8(e, n) && !tn_product_type(e, n)->floats;
+}
+
 enum {
     MAX_STAGED = 8192, /* columns */
     EARLY = 2          /* units of a lane that are asked for before the ops that stand before */
@@ -23,7 +28,7 @@ void tn_choose_matvec(const tn_emit *e, cut *c) {
         if (!tn_is_product(n)) continue;
         if (!first) first = n;
         same &= n->src[0].node == first->src[0].node;
-        if (!tn_product_int8(e, n) || tn_blocks_of(e, n) % 2) c->unit = 1;
+        if (!dots(e, n) || tn_blocks_of(e, n) % 2) c->unit = 1;
     }
     if (quantize || before) c->wg = 2 * TN_WEBGPU_GROUP;
     c->team = sub >= 8 && sub <= 32 ? sub : 16;
@@ -53,7 +58,7 @@ static void emit_block(tn_emit *e, int32_t i) {
     const tn_node *n = tn_emit_node(e, i);
     const char *type = tn_product_type(e, n)->name;
     tn_buf_printf(&e->head, "fn block_%d(r: Raw_%s, row: u32, b: u32) -> f32 {\n", i, type);
-    if (tn_product_int8(e, n))
+    if (dots(e, n))
         tn_buf_printf(&e->head, "    return dot_%s(r, x_%d(row, b));\n}\n", type, i);
     else
         tn_buf_printf(

@@ -323,11 +323,12 @@ static void emit_quantize(tn_emit *e, int32_t i) {
         if (width != cols) e->why = "several int8 rows in the workgroup's memory";
         v->buffer = e->q_words;
         int32_t pairs = (cols / 32 + 1) / 2; /* of blocks; see emit_x_int8 */
+        const char *row = e->rows_held > 1 ? "row" : "0u";
         e->q_words += pairs * 16 * e->rows_held;
-        q = tn_textf("wq[%du + row * %du + (c / 16u & 3u) * %du + c / 64u][c / 4u & 3u] = pack(q);", v->buffer / 4,
-                     pairs * 4, pairs);
-        d = tn_textf("wd[%du + row * %du + (c / 32u & 1u) * %du + c / 64u] = scales_of(bitcast<f32>(d), sums);",
-                     v->buffer / 8, pairs * 2, pairs);
+        q = tn_textf("wq[%du + %s * %du + (c / 16u & 3u) * %du + c / 64u][c / 4u & 3u] = pack(q);", v->buffer / 4,
+                     row, pairs * 4, pairs);
+        d = tn_textf("wd[%du + %s * %du + (c / 32u & 1u) * %du + c / 64u] = scales_of(bitcast<f32>(d), sums);",
+                     v->buffer / 8, row, pairs * 2, pairs);
     }
     if (v->stored) {
         tn_text place = tn_emit_place(e, e->nodes[i], 0);

@@ -96,6 +96,7 @@ static void encode_pass(const tn_program *p, const tn_step_input *in, WGPUComman
 
 tn_status tn_webgpu_submit(tn_program *p, const tn_step_input *in, int want, tn_error *err) {
     tn_device *d = p->device;
+    if (!d->device) return tn_fail(err, TN_ERR_UNAVAILABLE, "webgpu:plan only plans: it has no device to run on");
     tn_webgpu_step *s = &p->steps[p->submitted % TN_WEBGPU_AHEAD];
     if (p->logits_mapped) d->lib.BufferUnmap(p->readback);
     p->logits_mapped = false;

@@ -125,6 +125,9 @@ tn_status tn_webgpu_pipeline_get(tn_device *d, const char *text, int32_t kind, W
                                  tn_error *err);
 WGPUBindGroupLayout tn_webgpu_layout(tn_device *d, int32_t kind);
 
+/* Bytes a second that shaders read. peak.c */
+tn_status tn_webgpu_peak(tn_device *d, double *bytes_per_second, tn_error *err);
+
 tn_status tn_webgpu_put_weights(tn_device *d, const tn_weight *const *weights, int32_t n,
                                 void (*done)(void *data, int32_t weight, double share), void *data, tn_error *err);
 

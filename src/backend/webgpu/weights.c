@@ -181,6 +181,7 @@ tn_status tn_webgpu_put_weights(tn_device *d, const tn_weight *const *weights, i
         status = place(d, weights[i], &d->weights[i], &end, err);
         d->n_weights = i + 1;
     }
+    if (!d->device) return status; /* their places are all that a plan needs */
     if (status == TN_OK) status = make_slabs(d, end.slabs, err);
     for (int32_t i = 0; i < n && status == TN_OK; i++) {
         for (int32_t k = 0; k < d->weights[i].n_segments && status == TN_OK; k++) {

@@ -1,6 +1,7 @@
 /* Attention as it is defined, one head of one token after the other. */
 #include "backend/cpu/kernels/attention.h"
 
+#include "backend/cpu/kernels/expf.h"
 #include "backend/cpu/kernels/kv.h"
 #include "backend/cpu/kernels/pieces.h"
 #include "base/mem.h"
@@ -9,8 +10,28 @@
 
 size_t tn_attention_scratch(int32_t n_head, int32_t n_kv, int32_t k_dim, int32_t v_dim) {
     (void)n_head, (void)n_kv;
-    size_t page = TN_PAGE * (size_t)(k_dim + v_dim), rows = TN_ATTENTION_ROWS * (size_t)(k_dim + v_dim + 2);
+    size_t page = TN_PAGE * (size_t)(k_dim + v_dim), rows = TN_ATTENTION_ROWS * (size_t)(k_dim + 2 * (v_dim + 2));
     return tn_align_up((page + rows) * sizeof(float), 64);
+}
+
+void tn_attention_fold(tn_sums total, tn_sums later, int32_t v_dim) {
+    if (*later.max == -INFINITY) return;
+    float max = *total.max > *later.max ? *total.max : *later.max;
+    float a = tn_expf(*total.max - max), b = tn_expf(*later.max - max);
+    bool first = *total.max == -INFINITY;
+    for (int32_t i = 0; i < v_dim; i++) total.out[i] = first ? later.out[i] : total.out[i] * a + later.out[i] * b;
+    *total.sum = first ? *later.sum : *total.sum * a + *later.sum * b;
+    *total.max = max;
+}
+
+void tn_attention_join(const float *part, int32_t n, size_t stride, int32_t v_dim, float *out) {
+    float max = -INFINITY, sum = 0;
+    for (int32_t k = 0; k < n; k++, part += stride) {
+        float *p = (float *)(uintptr_t)part;
+        tn_attention_fold((tn_sums){out, &max, &sum}, (tn_sums){p, p + v_dim, p + v_dim + 1}, v_dim);
+    }
+    float inverse = 1.0f / sum;
+    for (int32_t i = 0; i < v_dim; i++) out[i] *= inverse;
 }
 
 /* Element i of a row of the cache. */
@@ -37,10 +58,12 @@ static void add_value(const tn_cpu_attention *a, tn_kv_block values, int32_t slo
 }
 
 /* Online softmax: with every page the maximum so far may grow; what was summed is scaled down to it. */
-static void attend(const tn_cpu_attention *a, int32_t kv_head, int32_t position, const float *q, float *out) {
-    float max = -INFINITY, sum = 0;
+static void attend(const tn_cpu_attention *a, int32_t kv_head, int32_t position, const float *q, tn_sums sums,
+                   int32_t segment) {
+    float max = -INFINITY, sum = 0, *out = sums.out;
+    tn_pages pages = tn_pages_of(a, position, position, segment);
     for (int32_t i = 0; i < a->kv.v_dim; i++) out[i] = 0;
-    for (int32_t page = tn_first_page(a, position); page <= position / TN_PAGE; page++) {
+    for (int32_t page = pages.begin; page < pages.end; page++) {
         tn_kv_block keys = tn_kv_keys(&a->kv, a->pages[page], kv_head);
         tn_kv_block values = tn_kv_values(&a->kv, a->pages[page], kv_head);
         tn_seen seen = tn_seen_from(a, position, page);
@@ -58,17 +81,29 @@ static void attend(const tn_cpu_attention *a, int32_t kv_head, int32_t position,
             add_value(a, values, p, weight, out);
         }
     }
-    for (int32_t i = 0; i < a->kv.v_dim; i++) out[i] /= sum;
+    *sums.max = max;
+    *sums.sum = sum;
 }
 
 void tn_attention__ref(const tn_cpu_attention *a, int32_t kv_head, int32_t pos0, int32_t n_tokens, const float *q,
                        size_t q_stride, float *out, size_t out_stride, void *scratch) {
-    (void)scratch;
-    int32_t group = a->n_head / a->kv.n_kv;
+    int32_t group = a->n_head / a->kv.n_kv, v_dim = a->kv.v_dim;
     for (int32_t t = 0; t < n_tokens; t++) {
-        for (int32_t h = kv_head * group; h < (kv_head + 1) * group; h++) {
-            attend(a, kv_head, pos0 + t, q + (size_t)t * q_stride + (size_t)h * (size_t)a->kv.k_dim,
-                   out + (size_t)t * out_stride + (size_t)h * (size_t)a->kv.v_dim);
+        for (int32_t i = 0; i < group; i++) {
+            size_t h = (size_t)(kv_head * group + i);
+            const float *row = q + (size_t)t * q_stride + h * (size_t)a->kv.k_dim;
+            float max = -INFINITY, sum = 0, *part = a->part ? a->part + i * (v_dim + 2) : scratch;
+            tn_sums sums = {part, part + v_dim, part + v_dim + 1};
+            if (a->part) {
+                attend(a, kv_head, pos0, row, sums, a->segment);
+                continue;
+            }
+            float *dst = out + (size_t)t * out_stride + h * (size_t)v_dim;
+            for (int32_t s = tn_first_page(a, pos0 + t) / TN_SEGMENT; s <= (pos0 + t) / TN_PAGE / TN_SEGMENT; s++) {
+                attend(a, kv_head, pos0 + t, row, sums, s);
+                tn_attention_fold((tn_sums){dst, &max, &sum}, sums, v_dim);
+            }
+            for (int32_t k = 0; k < v_dim; k++) dst[k] *= 1.0f / sum;
         }
     }
 }

@@ -25,4 +25,23 @@ static inline int32_t tn_first_page(const tn_cpu_attention *a, int32_t position)
     return a->window && position >= a->window ? (position - a->window + 1) / TN_PAGE : 0;
 }
 
+/* Pages [begin, end) of a segment that positions [low, high] may see. */
+typedef struct tn_pages {
+    int32_t begin, end;
+} tn_pages;
+
+static inline tn_pages tn_pages_of(const tn_cpu_attention *a, int32_t low, int32_t high, int32_t segment) {
+    int32_t first = tn_first_page(a, low), end = high / TN_PAGE + 1;
+    tn_pages p = {segment * TN_SEGMENT, (segment + 1) * TN_SEGMENT};
+    return (tn_pages){p.begin > first ? p.begin : first, p.end < end ? p.end : end};
+}
+
+/* A row's sums over some positions, scaled down to the largest score among them; none: max is -INFINITY. */
+typedef struct tn_sums {
+    float *out, *max, *sum;
+} tn_sums;
+
+/* Adds what came of later positions. */
+void tn_attention_fold(tn_sums total, tn_sums later, int32_t v_dim);
+
 #endif

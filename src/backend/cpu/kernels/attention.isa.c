@@ -32,9 +32,10 @@ typedef struct work {
     float *k_room, *v_room;   /* .. here */
     const uint16_t *k_scales; /* of SCALED elements */
     const float *v_scales;
-    stretch after_keys, after_values; /* of the cache: what is read next */
-    float *q, *out;                   /* rows: the queries scaled, the outputs so far */
-    float *max, *sum;                 /* of each row so far */
+    stretch after_keys, after_values;     /* of the cache: what is read next */
+    float *q, *out;                       /* rows: the queries scaled, the outputs so far */
+    float *max, *sum;                     /* of each row so far, in this segment */
+    float *total, *total_max, *total_sum; /* .. and in those before */
 } work;
 
 /* ---- the page, decoded ----------------------------------------------------------------------------------------- */
@@ -326,9 +327,13 @@ static int32_t position_of(const block *b, int32_t row) {
     return b->pos0 + (b->first + row) / b->group;
 }
 
-static void attend(work *w, const block *b, int32_t kv_head) {
+static void attend_segment(work *w, const block *b, int32_t kv_head, int32_t segment) {
     int32_t begin = position_of(b, 0), end = position_of(b, b->n - 1);
-    for (int32_t page = tn_first_page(w->a, begin); page <= end / TN_PAGE; page++) {
+    tn_pages pages = tn_pages_of(w->a, begin, end, segment);
+    for (int32_t r = 0; r < b->n; r++) w->max[r] = -INFINITY;
+    memset(w->sum, 0, sizeof *w->sum * (size_t)b->n);
+    memset(w->out, 0, sizeof *w->out * (size_t)b->n * (size_t)w->v_dim);
+    for (int32_t page = pages.begin; page < pages.end; page++) {
         tn_seen all = {tn_seen_from(w->a, begin, page).low, tn_seen_from(w->a, end, page).high};
         take_page(w, &w->a->pages[page], page == end / TN_PAGE, kv_head, all, b->n);
         for (int32_t row = 0, next; row < b->n; row = next) {
@@ -342,13 +347,32 @@ static void attend(work *w, const block *b, int32_t kv_head) {
     }
 }
 
+static tn_sums sums_of(const work *w, int32_t row) {
+    return (tn_sums){w->out + (size_t)row * (size_t)w->v_dim, &w->max[row], &w->sum[row]};
+}
+
+/* All segments, one after the other. */
+static void attend(work *w, const block *b, int32_t kv_head) {
+    int32_t first = tn_first_page(w->a, position_of(b, 0)), last = position_of(b, b->n - 1) / TN_PAGE;
+    for (int32_t r = 0; r < b->n; r++) w->total_max[r] = -INFINITY;
+    for (int32_t s = first / TN_SEGMENT; s <= last / TN_SEGMENT; s++) {
+        attend_segment(w, b, kv_head, s);
+        for (int32_t r = 0; r < b->n; r++)
+            tn_attention_fold((tn_sums){w->total + (size_t)r * (size_t)w->v_dim, &w->total_max[r], &w->total_sum[r]},
+                              sums_of(w, r), w->v_dim);
+    }
+}
+
 static work work_at(const tn_cpu_attention *a, float *scratch) {
     work w = {.a = a, .k_dim = a->kv.k_dim, .v_dim = a->kv.v_dim, .k_room = scratch};
     w.v_room = w.k_room + TN_PAGE * (size_t)w.k_dim;
     w.q = w.v_room + TN_PAGE * (size_t)w.v_dim;
     w.out = w.q + TN_ATTENTION_ROWS * (size_t)w.k_dim;
-    w.max = w.out + TN_ATTENTION_ROWS * (size_t)w.v_dim;
+    w.total = w.out + TN_ATTENTION_ROWS * (size_t)w.v_dim;
+    w.max = w.total + TN_ATTENTION_ROWS * (size_t)w.v_dim;
     w.sum = w.max + TN_ATTENTION_ROWS;
+    w.total_max = w.sum + TN_ATTENTION_ROWS;
+    w.total_sum = w.total_max + TN_ATTENTION_ROWS;
     return w;
 }
 
@@ -364,15 +388,22 @@ void TN_ISA_NAME(tn_attention)(const tn_cpu_attention *a, int32_t kv_head, int32
             size_t t = (size_t)((b.first + r) / group), h = (size_t)(kv_head * group + (b.first + r) % group);
             const float *src = q + t * q_stride + h * k_dim;
             for (size_t i = 0; i < k_dim; i++) w.q[(size_t)r * k_dim + i] = src[i] * a->scale;
-            w.max[r] = -INFINITY;
         }
-        memset(w.sum, 0, sizeof *w.sum * (size_t)b.n);
-        memset(w.out, 0, sizeof *w.out * (size_t)b.n * v_dim);
-        attend(&w, &b, kv_head);
+        if (a->part)
+            attend_segment(&w, &b, kv_head, a->segment);
+        else
+            attend(&w, &b, kv_head);
         for (int32_t r = 0; r < b.n; r++) {
             size_t t = (size_t)((b.first + r) / group), h = (size_t)(kv_head * group + (b.first + r) % group);
-            float *dst = out + t * out_stride + h * v_dim, inverse = 1.0f / w.sum[r];
-            for (size_t i = 0; i < v_dim; i++) dst[i] = w.out[(size_t)r * v_dim + i] * inverse;
+            if (a->part) {
+                float *part = a->part + (size_t)(b.first + r) * (v_dim + 2);
+                memcpy(part, w.out + (size_t)r * v_dim, v_dim * sizeof *part);
+                part[v_dim] = w.max[r];
+                part[v_dim + 1] = w.sum[r];
+                continue;
+            }
+            float *dst = out + t * out_stride + h * v_dim, inverse = 1.0f / w.total_sum[r];
+            for (size_t i = 0; i < v_dim; i++) dst[i] = w.total[(size_t)r * v_dim + i] * inverse;
         }
     }
 }

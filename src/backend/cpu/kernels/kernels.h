@@ -95,13 +95,19 @@ typedef struct tn_cpu_attention {
     int32_t window;       /* 0: none; else a position sees the last `window` positions, itself included */
     float scale, softcap; /* softcap 0: none */
     const int32_t *pages; /* page table of the sequence */
+    float *part;          /* NULL: all of the context; else one token, one segment: */
+    int32_t segment;      /* for each head of the kv head v_dim sums, the largest score, the sum of weights */
 } tn_cpu_attention;
 /* For the query heads of one kv head and tokens at positions pos0 .. pos0 + n_tokens - 1 of one sequence:
  *   out = softmax(scale * q k^T [softcapped]) v over the positions <= its own (and inside the window).
- * Head h (of all n_head) of token t: q + t * q_stride + h * k_dim (floats), out + t * out_stride + h * v_dim. Online softmax over pages,
- * in order, the same steps for a token whatever else is in the call. scratch: tn_attention_scratch bytes, 64-aligned. */
+ * Head h (of all n_head) of token t: q + t * q_stride + h * k_dim (floats), out + t * out_stride + h * v_dim. Online softmax over the
+ * pages of a segment (TN_SEGMENT pages from a multiple of it on), then over segments, in order: the same steps for a token whatever else
+ * is in the call, and also where segments are done apart (a->part) and joined. scratch: tn_attention_scratch bytes, 64-aligned. */
 typedef void tn_attention_fn(const tn_cpu_attention *a, int32_t kv_head, int32_t pos0, int32_t n_tokens,
                              const float *q, size_t q_stride, float *out, size_t out_stride, void *scratch);
+enum { TN_SEGMENT = 8 };
+/* Joins n parts, `stride` floats apart, into a head's output. */
+void tn_attention_join(const float *part, int32_t n, size_t stride, int32_t v_dim, float *out);
 size_t tn_attention_scratch(int32_t n_head, int32_t n_kv, int32_t k_dim, int32_t v_dim);
 
 /* ---- recurrences: one token; called in the order of the sequence ---- */
