@@ -3,5 +3,6 @@
 #include "verbs.h"
 
 tn_status cli_doctor(const cli_options *o, tn_error *err) {
-    return tn_doctor(o->json, cli_stdout_sink(), err);
+    tn_doctor_options options = {.json = o->json, .webgpu_lib = o->webgpu_lib};
+    return tn_doctor(&options, cli_stdout_sink(), err);
 }

@@ -42,6 +42,7 @@ static tn_status open_model(cli_engine *e, const cli_options *o, const char *pat
         .data = (void *)o,
         .vocab_only = vocab_only,
         .cache_dir = o->cache_dir,
+        .webgpu_lib = o->webgpu_lib,
     };
     tn_status status = tn_model_open(&e->model, path, &options, err);
     if (status) return status;

@@ -61,6 +61,7 @@ static const option options[] = {
     {"--fuse", NULL, "RULES", STEPS & ~BENCH, 0, TEXT, AT(fuse), 0, 0, "all (default), none, RULE,RULE or -RULE,-RULE"},
     {"--fuse", NULL, "RULES", BENCH, 0, FUSES, AT(fuses), 0, 0, "all (default), none, all,none for both, RULE,RULE or -RULE,-RULE"},
     {"--cache-dir", NULL, "DIR", STEPS, 0, TEXT, AT(cache_dir), 0, 0, "where code compiled for a GPU is kept (default: ~/.cache/tenon)"},
+    {"--webgpu-lib", NULL, "PATH", DEVICE | DOCTOR, 0, TEXT, AT(webgpu_lib), 0, 0, "the implementation of WebGPU to load (default: it is searched for)"},
     {"-ngl", "--gpu-layers", "N", STEPS, 0, TEXT, AT(gpu_layers), 0, 0, "accepted for llama.cpp's sake: all layers run on the backend"},
 
     /* what goes in */

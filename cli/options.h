@@ -29,7 +29,7 @@ typedef struct cli_options {
     bool help, verbose, quiet, json;
 
     /* model and device */
-    const char *model, *backend, *gpu_layers, *cache_dir;
+    const char *model, *backend, *gpu_layers, *cache_dir, *webgpu_lib;
     int32_t threads, n_ctx, n_ubatch;
     int kv_type, act; /* tn_kv_type, tn_act_type */
     const char *fuse;

@@ -22,6 +22,7 @@ tn_status cli_verify(const cli_options *o, tn_error *err) {
         .text_len = len,
         .threads = o->threads,
         .json = o->json,
+        .webgpu_lib = o->webgpu_lib,
     };
     status = tn_verify(&options, cli_stdout_sink(), err);
     free(text);

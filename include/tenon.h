@@ -66,6 +66,7 @@ typedef struct tn_model_options {
     bool vocab_only;                                             /* tokenizer and template only, no weights */
     const char
         *cache_dir; /* where code compiled for a device is kept; NULL: tenon's folder where the user keeps caches */
+    const char *webgpu_lib; /* path of an implementation of WebGPU; NULL: it is searched for */
 } tn_model_options;
 
 typedef struct tn_model_info {
@@ -314,13 +315,19 @@ typedef struct tn_verify_options {
     size_t text_len;
     int threads;
     bool json;
+    const char *webgpu_lib; /* as in tn_model_options */
 } tn_verify_options;
 
 /* Fused against unfused, backend against reference. A line (or JSON object) per check; TN_ERR_CHECK when one fails. */
 TN_API tn_status tn_verify(const tn_verify_options *options, tn_sink out, tn_error *err);
 
+typedef struct tn_doctor_options {
+    bool json;
+    const char *webgpu_lib; /* as in tn_model_options */
+} tn_doctor_options;
+
 /* Backends, libraries and devices found, and what to install for the rest. */
-TN_API tn_status tn_doctor(bool json, tn_sink out, tn_error *err);
+TN_API tn_status tn_doctor(const tn_doctor_options *options, tn_sink out, tn_error *err);
 
 /* ---- making files ----------------------------------------------------------------------------------------------- */
 

@@ -108,9 +108,9 @@ static json_t *put_needs(report *r, const char *backend, bool ready) {
     return list;
 }
 
-static void put_backend(report *r, const tn_backend *b) {
+static void put_backend(report *r, const tn_backend *b, const char *webgpu_lib) {
     tn_device *device = NULL;
-    tn_device_options options = {0};
+    tn_device_options options = {.webgpu_lib = webgpu_lib};
     tn_error why = {0};
     tn_buf facts = {0};
     bool ready = b->open(&device, &options, &why) == TN_OK;
@@ -126,13 +126,13 @@ static void put_backend(report *r, const tn_backend *b) {
     if (ready) b->close(&device);
 }
 
-tn_status tn_doctor(bool as_json, tn_sink out, tn_error *err) {
+tn_status tn_doctor(const tn_doctor_options *options, tn_sink out, tn_error *err) {
     report r = {.list = json_array()};
     for (int i = 0; tn_backend_at(i); i++)
-        if (!tn_backend_at(i)->hidden) put_backend(&r, tn_backend_at(i));
-    char *text = as_json ? json_dumps(r.list, JSON_INDENT(1)) : NULL;
-    bool failed = r.text.failed || (as_json && !text);
-    if (!failed && as_json) {
+        if (!tn_backend_at(i)->hidden) put_backend(&r, tn_backend_at(i), options->webgpu_lib);
+    char *text = options->json ? json_dumps(r.list, JSON_INDENT(1)) : NULL;
+    bool failed = r.text.failed || (options->json && !text);
+    if (!failed && options->json) {
         out.write(out.data, text, strlen(text));
         out.write(out.data, "\n", 1);
     } else if (!failed) {

@@ -60,8 +60,8 @@ struct tn_session {
 /* A model of a file that is open already; takes *file over, on failure too. */
 tn_status tn_engine_open_file(tn_model **model, tn_gguf **file, const tn_model_options *options, tn_error *err);
 /* Opens the device of a backend's name, as in tn_model_options. */
-tn_status tn_engine_open_device(const tn_backend **backend, tn_device **device, const char *name, int threads,
-                                const char *cache_dir, tn_error *err);
+tn_status tn_engine_open_device(const tn_backend **backend, tn_device **device, const char *name,
+                                const tn_device_options *options, tn_error *err);
 /* Tells the caller's log, if there is one. */
 void tn_engine_log(const tn_model *model, tn_log_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

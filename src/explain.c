@@ -200,21 +200,26 @@ static tn_status layer_picture(tn_buf *b, const tn_session *s, const tn_plan *p,
 
 /* ---- json ---- */
 
-static json_t *json_rules(const tn_plan *p) {
+static void append(tn_buf *b, json_t *list, json_t *item) {
+    if (json_array_append_new(list, item)) b->failed = true;
+}
+
+static json_t *json_rules(tn_buf *b, const tn_plan *p) {
     json_t *rules = json_array();
     for (int32_t i = 0; i < p->partition.n_rules; i++) {
         const tn_rule_log *r = &p->partition.log[i];
         json_t *rejects = json_array();
         for (const tn_reject *e = r->rejects; e; e = e->next)
-            json_array_append_new(
-                rejects, json_pack("{s:s, s:s, s:i}", "reason", e->reason, "example", e->example, "count", e->count));
-        json_array_append_new(rules, json_pack("{s:s, s:s, s:b, s:i, s:o}", "name", r->name, "formula", r->formula,
-                                               "on", r->on, "fired", r->fired, "rejects", rejects));
+            append(b, rejects,
+                   json_pack("{s:s, s:s, s:i}", "reason", e->reason, "example", e->example, "count", e->count));
+        append(b, rules,
+               json_pack("{s:s, s:s, s:b, s:i, s:o}", "name", r->name, "formula", r->formula, "on", r->on, "fired",
+                         r->fired, "rejects", rejects));
     }
     return rules;
 }
 
-static json_t *json_launches(const tn_plan *p) {
+static json_t *json_launches(tn_buf *b, const tn_plan *p) {
     const tn_graph *g = &p->graph;
     json_t *launches = json_array();
     tn_buf line = {0};
@@ -225,27 +230,28 @@ static json_t *json_launches(const tn_plan *p) {
             const tn_node *n = &g->nodes[launch->nodes[i]];
             line.n = 0;
             tn_print_node(&line, g, n);
-            json_array_append_new(nodes,
-                                  json_pack("{s:s, s:s, s:i, s:s, s:I}", "name", n->name, "op", tn_ops[n->op].name,
-                                            "layer", n->layer, "text", line.p ? line.p : "", "offset",
-                                            (json_int_t)p->offset[launch->nodes[i] * TN_MAX_OUT]));
+            append(b, nodes,
+                   json_pack("{s:s, s:s, s:i, s:s, s:I}", "name", n->name, "op", tn_ops[n->op].name, "layer",
+                             n->layer, "text", line.p ? line.p : "", "offset",
+                             (json_int_t)p->offset[launch->nodes[i] * TN_MAX_OUT]));
         }
-        json_array_append_new(launches,
-                              json_pack("{s:s, s:s, s:s, s:o}", "kind", tn_kind_name(launch->kind), "kernel",
-                                        p->kernel[l], "rules", launch->rules ? launch->rules : "", "nodes", nodes));
+        append(b, launches,
+               json_pack("{s:s, s:s, s:s, s:o}", "kind", tn_kind_name(launch->kind), "kernel", p->kernel[l], "rules",
+                         launch->rules ? launch->rules : "", "nodes", nodes));
     }
+    b->failed |= line.failed;
     tn_buf_free(&line);
     return launches;
 }
 
-static json_t *json_memory(const tn_plan *p, const tn_life *lives, int32_t n) {
+static json_t *json_memory(tn_buf *b, const tn_plan *p, const tn_life *lives, int32_t n) {
     json_t *memory = json_array();
     for (int32_t i = 0; i < n; i++) {
         const tn_life *v = &lives[i];
-        json_array_append_new(memory,
-                              json_pack("{s:s, s:i, s:I, s:I, s:i, s:i}", "node", p->graph.nodes[v->node].name,
-                                        "output", v->out, "offset", (json_int_t)v->offset, "bytes",
-                                        (json_int_t)v->bytes, "first_launch", v->first, "last_launch", v->last));
+        append(b, memory,
+               json_pack("{s:s, s:i, s:I, s:I, s:i, s:i}", "node", p->graph.nodes[v->node].name, "output", v->out,
+                         "offset", (json_int_t)v->offset, "bytes", (json_int_t)v->bytes, "first_launch", v->first,
+                         "last_launch", v->last));
     }
     return memory;
 }
@@ -266,7 +272,7 @@ static tn_status json(tn_buf *b, const tn_session *s, const tn_plan *p, const tn
         "norms", norms.all, "norms_fused", norms.all_fused, "stream_norms", norms.stream, "stream_norms_fused",
         norms.stream_fused, "arena_bytes", (json_int_t)p->arena_bytes, "arena_naive_bytes",
         (json_int_t)p->naive_bytes, "in_place", p->in_place, "read_bytes", (json_int_t)p->read_bytes, "plan_hash",
-        hash, "rules", json_rules(p), "plan", json_launches(p), "memory", json_memory(p, lives, n_lives));
+        hash, "rules", json_rules(b, p), "plan", json_launches(b, p), "memory", json_memory(b, p, lives, n_lives));
     char *t = j ? json_dumps(j, JSON_INDENT(1)) : NULL;
     if (t)
         tn_buf_printf(b, "%s\n", t);

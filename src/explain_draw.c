@@ -98,7 +98,7 @@ static void add_title(tn_buf *b, const tn_launch *l) {
     if (l->rules) tn_buf_printf(b, ": %s", l->rules);
 }
 
-/* The widest row of chips, or the longest title. */
+/* The widest row of chips, or the longest title; -1 where there is no memory for one. */
 static int32_t width_of(const layout *v) {
     int32_t width = v->n * CELL, depth[TN_LAUNCH_MAX];
     tn_buf title = {0};
@@ -114,6 +114,7 @@ static int32_t width_of(const layout *v) {
         add_title(&title, launch);
         if ((int32_t)title.n * 6 + 30 > width) width = (int32_t)title.n * 6 + 30;
     }
+    if (title.failed) width = -1;
     tn_buf_free(&title);
     return width;
 }
@@ -125,7 +126,9 @@ static bool make_layout(layout *v) {
     if (!v->x || !v->y) return false;
     for (size_t i = 0; i < n; i++) v->y[i] = -1;
     find_inputs(v);
-    v->width = width_of(v) + 60; /* room for lines that pass by */
+    int32_t width = width_of(v);
+    if (width < 0) return false;
+    v->width = width + 60; /* room for lines that pass by */
     for (int32_t i = 0; i < v->n; i++) {
         v->x[v->input[i]] = v->width / 2 + (2 * i - v->n + 1) * CELL / 2;
         v->y[v->input[i]] = PAD;

@@ -44,10 +44,10 @@ static tn_status read_file(tn_model *m, tn_error *err) {
     return tn_fail_memory(err);
 }
 
-tn_status tn_engine_open_device(const tn_backend **backend, tn_device **device, const char *name, int threads,
-                                const char *cache_dir, tn_error *err) {
-    const char *variant;
-    *backend = tn_backend_find(name, &variant);
+tn_status tn_engine_open_device(const tn_backend **backend, tn_device **device, const char *name,
+                                const tn_device_options *options, tn_error *err) {
+    tn_device_options o = *options;
+    *backend = tn_backend_find(name, &o.variant);
     if (!*backend) {
         char names[128] = "";
         for (int i = 0; tn_backend_at(i); i++) {
@@ -57,8 +57,7 @@ tn_status tn_engine_open_device(const tn_backend **backend, tn_device **device, 
         }
         return tn_fail(err, TN_ERR_USAGE, "no backend is called '%s'; there are: %s", name, names);
     }
-    tn_device_options options = {.variant = variant, .threads = threads, .cache_dir = cache_dir};
-    return (*backend)->open(device, &options, err);
+    return (*backend)->open(device, &o, err);
 }
 
 typedef struct loading {
@@ -102,8 +101,8 @@ static tn_status fill_model(tn_model *m, const tn_model_options *o, tn_error *er
     if (status == TN_OK && o->vocab_only && !m->tokenizer)
         return tn_fail(err, TN_ERR_INPUT, "%s", m->no_tokenizer.text);
     if (status != TN_OK || o->vocab_only) return status;
-    status = tn_engine_open_device(&m->backend, &m->device, o->backend ? o->backend : "cpu", o->threads, o->cache_dir,
-                                   err);
+    tn_device_options device = {.threads = o->threads, .cache_dir = o->cache_dir, .webgpu_lib = o->webgpu_lib};
+    status = tn_engine_open_device(&m->backend, &m->device, o->backend ? o->backend : "cpu", &device, err);
     return status == TN_OK ? load_weights(m, o, err) : status;
 }
 

@@ -141,7 +141,8 @@ tn_status tn_verify(const tn_verify_options *o, tn_sink out, tn_error *err) {
         if (!o->path) return tn_fail(err, TN_ERR_USAGE, "which model is to be verified?");
         status = (o->text ? tn_verify_drift : tn_verify_model)(&report, o, err);
     } else {
-        status = tn_rig_open(&rigs.device, o->backend ? o->backend : "cpu", o->threads, err);
+        tn_device_options device = {.threads = o->threads, .webgpu_lib = o->webgpu_lib};
+        status = tn_rig_open_with(&rigs.device, o->backend ? o->backend : "cpu", &device, err);
         if (status == TN_OK) status = tn_rig_open(&rigs.reference, "cpu:ref", o->threads, err);
         if (status == TN_OK)
             status = (o->what == TN_VERIFY_RULES ? tn_verify_rules : tn_verify_ops)(&report, &rigs, NULL, err);

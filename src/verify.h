@@ -54,6 +54,7 @@ typedef struct tn_rig {
 } tn_rig;
 
 tn_status tn_rig_open(tn_rig *rig, const char *name, int threads, tn_error *err);
+tn_status tn_rig_open_with(tn_rig *rig, const char *name, const tn_device_options *options, tn_error *err);
 void tn_rig_close(tn_rig *rig);
 
 /* Weights made in memory. A device takes its weights once, so all graphs share one table: the graphs are built once to

@@ -121,7 +121,7 @@ static tn_status run_types(tn_report *r, tn_model *m, const int32_t *ids, size_t
 
 tn_status tn_verify_drift(tn_report *r, const tn_verify_options *o, tn_error *err) {
     const char *backend = o->backend ? o->backend : "cpu";
-    tn_model_options options = {.backend = backend, .threads = o->threads};
+    tn_model_options options = {.backend = backend, .threads = o->threads, .webgpu_lib = o->webgpu_lib};
     tn_model *m = NULL;
     int32_t *ids = NULL;
     size_t n = 0;

@@ -111,7 +111,7 @@ static tn_status check_all(const judge *j, tn_error *err) {
 tn_status tn_verify_model(tn_report *report, const tn_verify_options *o, tn_error *err) {
     const char *backend = o->backend ? o->backend : "cpu";
     judge j = {.report = report, .exact = !strncmp(backend, "cpu", 3)};
-    tn_model_options options = {.backend = backend, .threads = o->threads};
+    tn_model_options options = {.backend = backend, .threads = o->threads, .webgpu_lib = o->webgpu_lib};
     tn_status status = tn_model_open(&j.model, o->path, &options, err);
     options.backend = "cpu:ref";
     if (status == TN_OK) status = tn_model_open(&j.reference, o->path, &options, err);

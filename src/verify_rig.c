@@ -8,8 +8,12 @@
 #include <string.h>
 
 tn_status tn_rig_open(tn_rig *rig, const char *name, int threads, tn_error *err) {
+    return tn_rig_open_with(rig, name, &(tn_device_options){.threads = threads}, err);
+}
+
+tn_status tn_rig_open_with(tn_rig *rig, const char *name, const tn_device_options *options, tn_error *err) {
     *rig = (tn_rig){.exact = !strncmp(name, "cpu", 3)};
-    return tn_engine_open_device(&rig->backend, &rig->device, name, threads, NULL, err);
+    return tn_engine_open_device(&rig->backend, &rig->device, name, options, err);
 }
 
 void tn_rig_close(tn_rig *rig) {

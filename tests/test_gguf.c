@@ -1,6 +1,7 @@
 /* GGUF files: reading those of another writer (data/gguf), writing and reading back, split models, files that are not
  * GGUF at all, memory that runs out. What damaged files do is in test_gguf_hostile.c. */
 #include "base/mem.h"
+#include "failing.h"
 #include "gguf/gguf.h"
 
 #include <setjmp.h>
@@ -558,38 +559,33 @@ static tn_status write_big(const char *path, tn_error *err) {
 static void test_no_memory_to_write(void **state) {
     (void)state;
     const char *path = temp("w.gguf");
-    tn_status status = TN_ERR_RESOURCES;
-    long n = 0;
-    for (; status; n++) {
+    tn_failing f = {0};
+    while (!f.done) {
         tn_error err = {0};
-        tn_alloc_fail_after(n);
-        status = write_big(path, &err);
-        tn_alloc_fail_after(-1);
-        if (!status) break;
-        assert_int_equal(status, TN_ERR_RESOURCES);
-        assert_int_equal(err.code, TN_ERR_RESOURCES);
-        assert_int_equal(access(path, F_OK), -1);
+        tn_failing_start(&f);
+        tn_status status = write_big(path, &err);
+        assert_int_equal(status, tn_failing_stop(&f) ? TN_ERR_RESOURCES : TN_OK);
+        assert_int_equal(err.code, status);
+        assert_int_equal(access(path, F_OK), status ? -1 : 0);
+        unlink(path);
     }
-    assert_true(n > 10);
-    unlink(path);
+    assert_true(f.n > 10);
 }
 
-/* Opens `path` with ever more allocations allowed, until it succeeds; returns how many it takes. */
+/* Opens `path` with each allocation failing; returns how many it takes. */
 static long count_allocations(const char *path) {
-    for (long n = 0;; n++) {
+    tn_failing f = {0};
+    while (!f.done) {
         tn_error err = {0};
         tn_gguf *g = (tn_gguf *)&err;
-        tn_alloc_fail_after(n);
+        tn_failing_start(&f);
         tn_status status = tn_gguf_open(&g, path, &err);
-        tn_alloc_fail_after(-1);
-        if (!status) {
-            tn_gguf_close(&g);
-            return n;
-        }
-        assert_int_equal(status, TN_ERR_RESOURCES);
-        assert_int_equal(err.code, TN_ERR_RESOURCES);
-        assert_null(g);
+        assert_int_equal(status, tn_failing_stop(&f) ? TN_ERR_RESOURCES : TN_OK);
+        assert_int_equal(err.code, status);
+        assert_int_equal(g != NULL, status == TN_OK);
+        tn_gguf_close(&g);
     }
+    return f.n;
 }
 
 static void test_no_memory_to_read(void **state) {

@@ -2,6 +2,7 @@
 #include "graph/graph.h"
 
 #include "base/mem.h"
+#include "failing.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -255,21 +256,18 @@ static void test_names_have_layers(void **state) {
 /* Wherever memory runs out, the graph says so and nothing is touched that is not there. */
 static void test_out_of_memory(void **state) {
     (void)state;
-    bool failed = true;
-    for (long n = 0; failed; n++) {
+    for (tn_failing f = {0}; !f.done;) {
         tn_graph g = {.layer = 0};
         tn_error err = {0};
-        tn_alloc_fail_after(n);
+        tn_failing_start(&f);
         tn_val x = tn_g_tokens(&g);
-        failed = g.failed;
-        for (int i = 0; i < 600 && !failed; i++) { /* the array of nodes grows twice */
+        for (int i = 0; i < 600 && g.n; i++) /* the array of nodes grows twice */
             x = tn_g_unary(&g, TN_OP_SILU, x, "a_name_that_fills_blocks_of_the_arena_before_the_graph_ends");
-            failed = g.failed;
-        }
-        tn_alloc_fail_after(-1);
+        bool failed = tn_failing_stop(&f);
+        assert_int_equal(g.failed, failed);
         if (failed) assert_int_equal(tn_graph_verify(&g, &err), TN_ERR_RESOURCES);
         tn_graph_free(&g);
-        assert_true(n < 100);
+        assert_true(f.n < 100);
     }
 }
 

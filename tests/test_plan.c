@@ -2,6 +2,7 @@
  * where no reader can be late; random graphs compute the same however they are planned; the hash; the null backend. */
 #include "base/mem.h"
 #include "engine.h"
+#include "failing.h"
 #include "verify.h"
 
 #include <setjmp.h>
@@ -530,20 +531,18 @@ static void test_illegal_graph(void **state) {
 
 static void test_out_of_memory(void **state) {
     (void)state;
-    tn_status status = TN_ERR_RESOURCES;
-    for (long n = 0; status == TN_ERR_RESOURCES; n++) {
+    for (tn_failing f = {0}; !f.done;) {
         tn_graph g;
         tn_plan p;
         tn_error err = {0};
         tn_plan_target target = tn_engine_target(g_cpu.backend, g_cpu.device);
         random_graph(&g, 29); /* the largest */
-        tn_alloc_fail_after(n);
-        status = tn_plan_make(&p, &g, false, "all", &target, &err);
-        tn_alloc_fail_after(-1);
-        assert_true(status == TN_OK || status == TN_ERR_RESOURCES);
+        tn_failing_start(&f);
+        tn_status status = tn_plan_make(&p, &g, false, "all", &target, &err);
+        assert_int_equal(status, tn_failing_stop(&f) ? TN_ERR_RESOURCES : TN_OK);
         if (status == TN_OK) check_memory(&p, 64);
         tn_plan_free(&p);
-        assert_true(n < 1000);
+        assert_true(f.n < 1000);
     }
 }
 

@@ -423,6 +423,44 @@ static void test_variants(void **state) {
     assert_null(rig.device);
 }
 
+/* A library by its path: one that is not there, one that is another. */
+static void test_library(void **state) {
+    (void)state;
+    tn_rig rig;
+    tn_error err = {0};
+    tn_device_options options = {.webgpu_lib = "/nowhere/libwebgpu.so"};
+    assert_int_equal(tn_rig_open_with(&rig, "webgpu", &options, &err), TN_ERR_UNAVAILABLE);
+    assert_non_null(strstr(err.text, "/nowhere/libwebgpu.so"));
+    options.webgpu_lib = "libm.so.6";
+    assert_int_equal(tn_rig_open_with(&rig, "webgpu", &options, &err), TN_ERR_UNAVAILABLE);
+    assert_non_null(strstr(err.text, "has no wgpu"));
+    open_rig(&rig, "webgpu");
+    tn_rig_close(&rig);
+}
+
+/* A device that is lost fails every call from then on; another one can be opened. */
+static void test_lost(void **state) {
+    (void)state;
+    tn_rig rig;
+    tn_error err = {0};
+    WGPUBuffer buffer;
+    need_device();
+    tn_model *m = open_model("llama-a.F32", "webgpu");
+    tn_session *s = open_session(m);
+    int32_t id = 5;
+    if (tn_step(s, &(tn_batch){.ids = &id, .n_tokens = 1}, &err) != TN_OK) fail_msg("%s", err.text);
+    open_rig(&rig, "webgpu");
+    rig.device->lost = true; /* as its callback would set it */
+    assert_int_equal(tn_webgpu_buffer(rig.device, &buffer, 64, WGPUBufferUsage_Storage, "values", &err),
+                     TN_ERR_RESOURCES);
+    assert_non_null(strstr(err.text, "lost"));
+    assert_null(buffer);
+    tn_rig_close(&rig);
+    if (tn_step(s, &(tn_batch){.ids = &id, .n_tokens = 1}, &err) != TN_OK) fail_msg("%s", err.text);
+    tn_session_close(&s);
+    tn_model_close(&m);
+}
+
 static void test_bad_shader(void **state) {
     (void)state;
     tn_rig rig;
@@ -492,8 +530,9 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_variants),  cmocka_unit_test(test_bad_shader), cmocka_unit_test(test_too_large),
         cmocka_unit_test(test_repeats),   cmocka_unit_test(test_models),     cmocka_unit_test(test_small_bindings),
         cmocka_unit_test(test_no_memory), cmocka_unit_test(test_greedy),     cmocka_unit_test(test_times),
-        cmocka_unit_test(test_families),  cmocka_unit_test(test_sequences),  cmocka_unit_test(test_rules)};
-    size_t n = 12;
+        cmocka_unit_test(test_families),  cmocka_unit_test(test_sequences),  cmocka_unit_test(test_rules),
+        cmocka_unit_test(test_library),   cmocka_unit_test(test_lost)};
+    size_t n = 14;
     for (int i = 0; i < N_VARIANTS; i++) { /* f16 changes no op's shader: its ops are those of "none" and "both" */
         if (i % 3 == 0)
             tests[n++] = (struct CMUnitTest){variants[i], test_ops, NULL, NULL, (void *)(uintptr_t)variants[i]};

@@ -10,9 +10,10 @@ typedef struct tn_memory tn_memory;   /* a session's caches and arena on a devic
 typedef struct tn_program tn_program; /* a compiled plan, bound to a memory */
 
 typedef struct tn_device_options {
-    const char *variant;   /* what follows "name:" in the backend's name; NULL: the best */
-    int threads;           /* 0: one per core */
-    const char *cache_dir; /* where compiled code is kept; NULL: where the user keeps caches */
+    const char *variant;    /* what follows "name:" in the backend's name; NULL: the best */
+    int threads;            /* 0: one per core */
+    const char *cache_dir;  /* where compiled code is kept; NULL: where the user keeps caches */
+    const char *webgpu_lib; /* path of an implementation of WebGPU; NULL: it is searched for */
 } tn_device_options;
 
 typedef struct tn_caps {

@@ -8,19 +8,37 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static atomic_long g_budget = -1;
+static atomic_long g_left = -1;      /* allocations until one fails; negative: none does */
+static atomic_bool g_once, g_failed; /* only that one fails; it did */
 
-/* Counts one allocation against the test budget. */
+/* Counts one allocation against what a test allows. */
 static bool may_alloc(void) {
-    long left = atomic_load_explicit(&g_budget, memory_order_relaxed);
-    if (left < 0) return true;
-    if (left == 0) return false;
-    atomic_fetch_sub_explicit(&g_budget, 1, memory_order_relaxed);
-    return true;
+    long left = atomic_load_explicit(&g_left, memory_order_relaxed), then;
+    do {
+        if (left < 0) return true;
+        then = left > 0 ? left - 1 : atomic_load(&g_once) ? -1 : 0;
+    } while (!atomic_compare_exchange_weak(&g_left, &left, then));
+    if (left > 0) return true;
+    atomic_store(&g_failed, true);
+    return false;
+}
+
+static void fail_at(long n, bool once) {
+    atomic_store(&g_failed, false);
+    atomic_store(&g_once, once);
+    atomic_store(&g_left, n);
 }
 
 void tn_alloc_fail_after(long n) {
-    atomic_store(&g_budget, n);
+    fail_at(n, false);
+}
+
+void tn_alloc_fail_once(long n) {
+    fail_at(n, true);
+}
+
+bool tn_alloc_failed(void) {
+    return atomic_load(&g_failed);
 }
 
 void *tn_alloc(size_t bytes) {

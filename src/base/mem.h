@@ -16,8 +16,10 @@ char *tn_strndup(const char *s, size_t len); /* zero-terminated copy */
 void *tn_alloc_pages(size_t bytes);
 void tn_free_pages(void *p, size_t bytes);
 
-/* Lets `n` more allocations succeed, then fails one and every later one; negative: never fails. For tests. */
+/* For tests: let `n` more allocations succeed, then fail one, and every later one or no other; negative: none fails. */
 void tn_alloc_fail_after(long n);
+void tn_alloc_fail_once(long n);
+bool tn_alloc_failed(void); /* whether one did since */
 
 /* Overflow-safe arithmetic on sizes that come from files: false (and *out untouched) on overflow. */
 static inline bool tn_mul_size(size_t a, size_t b, size_t *out) {

@@ -17,7 +17,7 @@ static tn_status select_kernels(tn_plan *p, const tn_plan_target *target, tn_err
         const tn_launch *launch = &p->partition.launch[l];
         tn_buf name = {0};
         const char *why = target->find_kernel(target->device, g, launch->nodes, launch->n, &name);
-        if (!why) p->kernel[l] = tn_arena_printf(&p->graph.arena, "%s", name.p ? name.p : "");
+        if (!why && !name.failed) p->kernel[l] = tn_arena_printf(&p->graph.arena, "%s", name.p ? name.p : "");
         tn_buf_free(&name);
         if (why)
             return tn_fail(err, TN_ERR_UNAVAILABLE, "no kernel for %s (%s): %s", g->nodes[launch->nodes[0]].name,

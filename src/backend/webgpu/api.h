@@ -261,7 +261,6 @@ typedef struct WGPUComputePassDescriptor {
     FN(WGPUFuture, InstanceRequestAdapter,                                                                           \
        (WGPUInstance, const WGPURequestAdapterOptions *, WGPURequestAdapterCallbackInfo))                            \
     FN(void, InstanceProcessEvents, (WGPUInstance))                                                                  \
-    FN(void, InstanceRelease, (WGPUInstance))                                                                        \
     FN(WGPUEnum, AdapterGetInfo, (WGPUAdapter, WGPUAdapterInfo *))                                                   \
     FN(void, AdapterInfoFreeMembers, (WGPUAdapterInfo))                                                              \
     FN(WGPUEnum, AdapterGetLimits, (WGPUAdapter, WGPULimits *))                                                      \

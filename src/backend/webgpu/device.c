@@ -139,7 +139,6 @@ static void device_close(tn_device **device) {
         d->lib.DeviceRelease(d->device);
     }
     if (d->adapter) d->lib.AdapterRelease(d->adapter);
-    if (d->instance) d->lib.InstanceRelease(d->instance);
     tn_free(d);
     *device = NULL;
 }
@@ -277,7 +276,7 @@ static tn_status device_open(tn_device **device, const tn_device_options *option
         *device = d;
         return TN_OK;
     }
-    tn_status status = tn_webgpu_library_open(&d->lib, NULL, err);
+    tn_status status = tn_webgpu_library_open(&d->lib, options->webgpu_lib, err);
     if (status == TN_OK) status = open_adapter(d, err);
     bool subgroups = false;
     if (status == TN_OK) status = choose_features(d, options->variant, &subgroups, err);

@@ -3,6 +3,7 @@
 #include "backend/webgpu/native.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -92,11 +93,25 @@ typedef struct instance_extras {
     } display;
 } instance_extras;
 
+/* One instance for each library, which stays: drivers that are unloaded with the last instance and loaded again lose track of
+ * what they allocated. */
 WGPUInstance tn_webgpu_instance(const tn_webgpu_library *lib) {
-    enum { EXTRAS = 0x00030006, PRIMARY = 1 << 0 | 1 << 2 | 1 << 3 };
+    enum { EXTRAS = 0x00030006, PRIMARY = 1 << 0 | 1 << 2 | 1 << 3, MOST = 8 };
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static struct {
+        void *handle;
+        WGPUInstance instance;
+    } kept[MOST];
     instance_extras extras = {.chain.sType = EXTRAS, .backends = PRIMARY};
     WGPUInstanceDescriptor desc = {.nextInChain = lib->DevicePoll ? &extras.chain : NULL};
-    return lib->CreateInstance(&desc);
+    int i = 0;
+    pthread_mutex_lock(&lock);
+    while (i < MOST - 1 && kept[i].handle && kept[i].handle != lib->handle) i++;
+    if (kept[i].handle != lib->handle || !kept[i].instance) kept[i].instance = lib->CreateInstance(&desc);
+    kept[i].handle = lib->handle;
+    WGPUInstance instance = kept[i].instance;
+    pthread_mutex_unlock(&lock);
+    return instance;
 }
 
 void tn_webgpu_poll(const tn_webgpu_library *lib, WGPUInstance instance, WGPUDevice device,

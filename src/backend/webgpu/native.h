@@ -24,6 +24,7 @@ tn_status tn_webgpu_library_open(tn_webgpu_library *lib, const char *path, tn_er
 /* The number of the feature that gives subgroups, 0 where the adapter has none. */
 WGPUEnum tn_webgpu_subgroup_feature(const tn_webgpu_library *lib, WGPUAdapter adapter);
 
+/* The library's instance; it is never released. */
 WGPUInstance tn_webgpu_instance(const tn_webgpu_library *lib);
 
 /* Lets callbacks run. With a submission: it must be done when this returns, 0 meaning all (where the implementation can wait;
