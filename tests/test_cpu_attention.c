@@ -333,6 +333,28 @@ static void test_hostile_scores(void **state) {
     }
 }
 
+/* Where scores are no numbers the result is none, in one piece and joined from segments. */
+static void test_not_a_number(void **state) {
+    (void)state;
+    enum { N = TN_PAGE * TN_SEGMENT + 90, HEADS = 2, DIM = 32 };
+    for (tn_isa isa = TN_ISA_REF; isa <= tn_isa_best(); isa++) {
+        tn_cpu_attention a = {
+            .kv = {.type = TN_KV_F32, .n_kv = 1, .k_dim = DIM, .v_dim = DIM}, .n_head = HEADS, .scale = 1};
+        sequence s = sequence_open(a, isa, N);
+        for (int32_t i = 0; i < DIM; i++) s.q[(size_t)(N - 1) * HEADS * DIM + (size_t)i] = NAN; /* the first head */
+        float *whole = floats((size_t)N * HEADS * DIM), joined[HEADS * DIM];
+        attend(&s, 0, N, whole);
+        attend_in_segments(&s, N - 1, joined);
+        for (int32_t i = 0; i < HEADS * DIM; i++) {
+            bool bad = i < DIM;
+            assert_int_equal(isnan(whole[(size_t)(N - 1) * HEADS * DIM + (size_t)i]) != 0, bad);
+            assert_int_equal(isnan(joined[i]) != 0, bad);
+        }
+        free(whole);
+        sequence_close(&s);
+    }
+}
+
 /* A position that sees only itself gives its own v back, as the cache has rounded it. */
 static void check_stored(tn_kv_type type, tn_isa isa, float magnitude) {
     enum { DIM = 64, N = 70 };
@@ -401,6 +423,7 @@ int main(void) {
         cmocka_unit_test(test_attention_q8_0),
         cmocka_unit_test(test_unusual_shapes),
         cmocka_unit_test(test_segments),
+        cmocka_unit_test(test_not_a_number),
         cmocka_unit_test(test_hostile_scores),
         cmocka_unit_test(test_what_the_cache_stores),
         cmocka_unit_test(test_writes_are_the_same_bytes),

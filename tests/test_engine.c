@@ -131,6 +131,46 @@ static void test_threads(void **state) {
 }
 
 /* Every rule left out, every rule alone, all, none: prefill (a first step of many) and decode (single tokens). */
+/* Contexts of several segments: the logits of a prompt's end and of a few decode steps of sequences of different lengths. */
+static char *feed_deep(const char *name, int threads, size_t *bytes) {
+    enum { DEEP = 1100, STEPS = 3 };
+    static const int32_t length[] = {DEEP, 520, 7}, seqs[] = {0, 1, 2};
+    bench b = open_bench(name, threads, (tn_session_options){.n_ctx = DEEP + STEPS, .n_seq = COUNT(length)});
+    *bytes = b.row * COUNT(length) * (STEPS + 1);
+    char *rows = malloc(*bytes), *to = rows;
+    assert_non_null(rows);
+    for (int32_t s = 0; s < (int32_t)COUNT(length); s++, to += b.row) {
+        for (int32_t i = 0; i < length[s]; i += N_IDS) {
+            int32_t own[N_IDS], n = length[s] - i < N_IDS ? length[s] - i : N_IDS;
+            for (int32_t k = 0; k < n; k++) own[k] = s;
+            step(&b, b.ids, own, n);
+        }
+        memcpy(to, tn_logits(b.s, 0), b.row);
+    }
+    for (int32_t i = 0; i < STEPS; i++) {
+        step(&b, b.ids + i, seqs, COUNT(seqs));
+        for (int32_t s = 0; s < (int32_t)COUNT(seqs); s++, to += b.row) memcpy(to, tn_logits(b.s, s), b.row);
+    }
+    close_bench(&b);
+    return rows;
+}
+
+static void test_long_contexts(void **state) {
+    (void)state;
+    static const char *const models[] = {"llama-q.Q4_K-pure", "gemma3-a.F32"};
+    for (size_t m = 0; m < COUNT(models); m++) {
+        size_t bytes, other;
+        char *one = feed_deep(models[m], 1, &bytes);
+        for (int threads = 2; threads <= 5; threads++) {
+            char *many = feed_deep(models[m], threads, &other);
+            assert_int_equal(bytes, other);
+            assert_memory_equal(one, many, bytes);
+            free(many);
+        }
+        free(one);
+    }
+}
+
 static void test_fusion(void **state) {
     (void)state;
     for (size_t m = 0; m < COUNT(g_models); m++)
@@ -461,13 +501,14 @@ static void test_out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_chunks),           cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_fusion),           cmocka_unit_test(test_sequences),
-        cmocka_unit_test(test_row_order),        cmocka_unit_test(test_cut),
-        cmocka_unit_test(test_pages_are_reused), cmocka_unit_test(test_bad_cuts),
-        cmocka_unit_test(test_context_full),     cmocka_unit_test(test_bad_batches),
-        cmocka_unit_test(test_bad_options),      cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_kv_types),         cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_chunks),        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_fusion),        cmocka_unit_test(test_long_contexts),
+        cmocka_unit_test(test_sequences),     cmocka_unit_test(test_row_order),
+        cmocka_unit_test(test_cut),           cmocka_unit_test(test_pages_are_reused),
+        cmocka_unit_test(test_bad_cuts),      cmocka_unit_test(test_context_full),
+        cmocka_unit_test(test_bad_batches),   cmocka_unit_test(test_bad_options),
+        cmocka_unit_test(test_defaults),      cmocka_unit_test(test_kv_types),
+        cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -55,7 +55,7 @@ static bool grow(maker *m) {
 }
 
 static tn_status add_dispatch(maker *m, const tn_emit *e, int32_t launch, const char *text, tn_error *err) {
-    static const char zeros[NUMBERS_ALIGN];
+    static const char zeros[NUMBERS_ALIGN + 16];
     if (e->x > 65535)
         return tn_fail(err, TN_ERR_UNAVAILABLE, "webgpu: a launch needs %u workgroups in a row, 65535 are allowed",
                        e->x);

@@ -343,7 +343,8 @@ static tn_status make_memory(tn_device *d, const tn_memory_desc *desc, tn_memory
     tn_status status = m->states && m->state_bytes ? TN_OK : tn_fail_memory(err);
     if (status == TN_OK) status = bound_buffer(d, &m->arena, m->arena_bytes, "the activations", err);
     for (int32_t i = 0; i < desc->n_states && status == TN_OK; i++) {
-        m->state_bytes[i] = state_bytes(d, &desc->states[i], desc);
+        size_t bytes = state_bytes(d, &desc->states[i], desc);
+        m->state_bytes[i] = bytes < 16 ? 16 : tn_align_up(bytes, 16); /* as it is bound: never nothing */
         status = bound_buffer(d, &m->states[i], m->state_bytes[i], "the caches of a layer", err);
     }
     if (status != TN_OK)

@@ -64,12 +64,23 @@ static const char *check_weights(const tn_graph *g, const tn_node *n) {
     return NULL;
 }
 
+/* A launch goes through the pieces of a cut weight one by one; of a row that is looked up, only one piece has it. */
+static const char *check_tables(const tn_emit *e) {
+    for (int32_t i = 0; i < e->n && e->n > 1; i++) {
+        const tn_node *n = tn_emit_node(e, i);
+        if (n->op == TN_OP_EMBED && tn_webgpu_segments(e->d, tn_src_weight(e->g, n->src[1])) > 1)
+            return "the table lies in several bindings: its rows are looked up in a launch of their own";
+    }
+    return NULL;
+}
+
 const char *tn_webgpu_select(tn_emit *e, const tn_device *d, const tn_graph *g, const int32_t *nodes, int32_t n) {
     static const tn_form_limits limits = {tn_webgpu_has_row_op, MAX_ROWS_BEFORE};
     *e = (tn_emit){.d = d, .g = g, .nodes = nodes, .n = n};
     const char *why = NULL;
     for (int32_t i = 0; i < n && !why; i++) why = check_weights(g, &g->nodes[nodes[i]]);
     if (!why) why = tn_form_of(&e->form, g, nodes, n, &limits);
+    if (!why) why = check_tables(e);
     if (why) return why;
     find_parts(e);
     return find(e) ? NULL : "no kernel for that many rows";

@@ -15,10 +15,10 @@ size_t tn_attention_scratch(int32_t n_head, int32_t n_kv, int32_t k_dim, int32_t
 }
 
 void tn_attention_fold(tn_sums total, tn_sums later, int32_t v_dim) {
-    if (*later.max == -INFINITY) return;
+    if (*later.sum == 0) return; /* saw nothing; what is not a number counts */
     float max = *total.max > *later.max ? *total.max : *later.max;
     float a = tn_expf(*total.max - max), b = tn_expf(*later.max - max);
-    bool first = *total.max == -INFINITY;
+    bool first = *total.sum == 0;
     for (int32_t i = 0; i < v_dim; i++) total.out[i] = first ? later.out[i] : total.out[i] * a + later.out[i] * b;
     *total.sum = first ? *later.sum : *total.sum * a + *later.sum * b;
     *total.max = max;

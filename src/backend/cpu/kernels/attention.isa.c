@@ -354,7 +354,7 @@ static tn_sums sums_of(const work *w, int32_t row) {
 /* All segments, one after the other. */
 static void attend(work *w, const block *b, int32_t kv_head) {
     int32_t first = tn_first_page(w->a, position_of(b, 0)), last = position_of(b, b->n - 1) / TN_PAGE;
-    for (int32_t r = 0; r < b->n; r++) w->total_max[r] = -INFINITY;
+    for (int32_t r = 0; r < b->n; r++) w->total_max[r] = -INFINITY, w->total_sum[r] = 0;
     for (int32_t s = first / TN_SEGMENT; s <= last / TN_SEGMENT; s++) {
         attend_segment(w, b, kv_head, s);
         for (int32_t r = 0; r < b->n; r++)

@@ -29,13 +29,11 @@ double TN_ISA_NAME(tn_peak_dots)(int32_t rounds) {
 }
 
 void TN_ISA_NAME(tn_peak_read)(const void *p, size_t bytes) {
-    enum { AHEAD = 4096, LINE = 64 };
     const char *at = p, *end = at + bytes;
     vi sum[SUMS];
     TN_UNROLL
     for (int i = 0; i < SUMS; i++) sum[i] = vi_set(0);
     for (; at < end; at += SUMS * sizeof(vi)) {
-        for (size_t i = 0; i < SUMS * sizeof(vi); i += LINE) __builtin_prefetch(at + AHEAD + i);
         TN_UNROLL
         for (int i = 0; i < SUMS; i++) sum[i] = vi_or(sum[i], vi_load(at + (size_t)i * sizeof(vi)));
     }
