@@ -1,6 +1,6 @@
 /* tenon bench --against PATH: a peer's llama-bench and this program in turn on the same files, threads and tests, -r rounds of one
  * run each, so that a machine that drifts drifts for both. The ratio is that of the medians. Beside decoding stands the
- * share of the memory's read rate (measured before the rounds) that the weights alone make up. */
+ * share of the memory's read rate (measured in every round, their median) that the weights alone make up. */
 #include "bench.h"
 #include "out.h"
 
@@ -102,7 +102,7 @@ static tn_status run_peer(const cli_options *o, const bench_row *row, double *sp
 typedef struct contest {
     bench_row row;
     double *peer, *ours; /* tokens a second of each round */
-    double peak;         /* bytes a second of the memory; 0: not known */
+    double *peaks;       /* bytes a second of the memory, after each round of a generation */
 } contest;
 
 static int by_value(const void *a, const void *b) {
@@ -131,6 +131,7 @@ static tn_status run_rounds(cli_engine *e, contest *c, const char *what, tn_erro
         if (!status) status = bench_warm_up(e, &c->row, ids, err);
         if (!status) status = bench_time_run(e, &c->row, ids, &seconds, err);
         c->ours[i] = n / seconds;
+        if (!status && c->row.n_gen) status = tn_peak_bandwidth(e->model, &c->peaks[i], err);
     }
     cli_show_progress(o, what, 1);
     free(ids);
@@ -149,7 +150,8 @@ static void show(const cli_engine *e, bench_table *table, const contest *c, cons
     const cli_options *o = e->o;
     const bench_row *r = &c->row;
     double peer = median(c->peer, o->repetitions), ours = median(c->ours, o->repetitions);
-    double share = r->n_gen && c->peak > 0 ? ours * (double)e->info.decode_bytes / c->peak : 0;
+    double peak = r->n_gen ? median(c->peaks, o->repetitions) : 0;
+    double share = peak > 0 ? ours * (double)e->info.decode_bytes / peak : 0;
     char of_peak[20] = "";
     table->n_slower += ours < peer;
     if (o->json) {
@@ -157,7 +159,7 @@ static void show(const cli_engine *e, bench_table *table, const contest *c, cons
         cli_out_json(json_pack("{s:s, s:i, s:s, s:f, s:f, s:f, s:o, s:o, s:f, s:f}", "model_filename", r->path,
                                "n_threads", r->threads, "test", what, "ratio", ours / peer, "peer_ts", peer, "ts",
                                ours, "peer_samples_ts", numbers(c->peer, o->repetitions), "samples_ts",
-                               numbers(c->ours, o->repetitions), "peak_bytes_per_second", c->peak, "share", share));
+                               numbers(c->ours, o->repetitions), "peak_bytes_per_second", peak, "share", share));
         return;
     }
     const char *slash = strrchr(r->path, '/');
@@ -185,12 +187,13 @@ static tn_status against(cli_engine *e, bench_table *table, const bench_row *row
     bench_test_name(what, sizeof what, row->n_prompt, row->n_gen, row->n_depth);
     c.peer = cli_realloc(NULL, (size_t)o->repetitions * sizeof *c.peer);
     c.ours = cli_realloc(NULL, (size_t)o->repetitions * sizeof *c.ours);
-    if (!status && row->n_gen) status = tn_peak_bandwidth(e->model, &c.peak, err);
+    c.peaks = cli_realloc(NULL, (size_t)o->repetitions * sizeof *c.peaks);
     if (!status) status = run_rounds(e, &c, what, err);
     if (!status) show(e, table, &c, what);
     tn_session_close(&e->session);
     free(c.peer);
     free(c.ours);
+    free(c.peaks);
     return status;
 }
 
