@@ -30,8 +30,7 @@ tn_status tn_engine_plan(tn_plan *plan, tn_model *model, const tn_session_option
     tn_phase_shape shape = {.max_tokens = tokens,
                             .max_outputs = decode || o->all_logits || tokens < o->n_seq ? tokens : o->n_seq,
                             .one_token = decode,
-                            .all_outputs = decode || o->all_logits,
-                            .choose = model->backend->caps(model->device)->ahead > 0};
+                            .all_outputs = decode || o->all_logits};
     tn_graph g;
     tn_status status = tn_model_build(&g, model->arch, &model->hp, model->file, &model->weights, &shape, err);
     if (status != TN_OK) return status;

@@ -5,43 +5,28 @@
 
 #include <string.h>
 
-static void add_life(const tn_plan *p, int32_t node, int32_t out, int32_t last, tn_life *life) {
+static tn_life life_of(const tn_plan *p, int32_t node, int32_t out) {
     const tn_shape *s = &p->graph.nodes[node].out[out];
-    *life = (tn_life){.node = node,
-                      .out = out,
-                      .first = p->partition.owner[node],
-                      .last = last,
-                      .offset = p->offset[node * TN_MAX_OUT + out],
-                      .bytes = tn_shape_row_bytes(s) * (size_t)tn_shape_max_rows(&p->graph, s)};
+    return (tn_life){.node = node,
+                     .out = out,
+                     .first = p->partition.owner[node],
+                     .last = tn_plan_last_use(p, node, out),
+                     .offset = p->offset[node * TN_MAX_OUT + out],
+                     .bytes = tn_shape_row_bytes(s) * (size_t)tn_shape_max_rows(&p->graph, s)};
 }
 
 tn_status tn_plan_lives(const tn_plan *p, tn_life **lives, int32_t *n, tn_error *err) {
-    const tn_graph *g = &p->graph;
-    size_t slots = (size_t)g->n * TN_MAX_OUT;
-    tn_life *list = tn_alloc(slots * sizeof *list);
-    int32_t *last = tn_alloc_zero(slots, sizeof *last);
-    tn_status status = list && last ? TN_OK : tn_fail_memory(err);
+    tn_life *list = tn_alloc((size_t)p->graph.n * TN_MAX_OUT * sizeof *list);
     *lives = list;
     *n = 0;
-    for (int32_t i = 0; i < g->n && status == TN_OK; i++)
-        for (int k = 0; k < g->nodes[i].n_src; k++) {
-            int32_t *l = &last[g->nodes[i].src[k].node * TN_MAX_OUT + g->nodes[i].src[k].out];
-            if (*l < p->partition.owner[i]) *l = p->partition.owner[i];
-        }
-    for (int32_t l = 0; l < p->partition.n && status == TN_OK; l++)
+    if (!list) return tn_fail_memory(err);
+    for (int32_t l = 0; l < p->partition.n; l++)
         for (int32_t i = 0; i < p->partition.launch[l].n; i++) {
             int32_t node = p->partition.launch[l].nodes[i];
-            for (int32_t o = 0; o < g->nodes[node].n_out; o++) {
-                if (p->offset[node * TN_MAX_OUT + o] < 0) continue;
-                bool result = node == g->output;
-                add_life(p, node, o, result ? p->partition.n : last[node * TN_MAX_OUT + o], &list[(*n)++]);
-            }
+            for (int32_t o = 0; o < p->graph.nodes[node].n_out; o++)
+                if (p->offset[node * TN_MAX_OUT + o] >= 0) list[(*n)++] = life_of(p, node, o);
         }
-    tn_free(last);
-    if (status == TN_OK) return TN_OK;
-    tn_free(list);
-    *lives = NULL;
-    return status;
+    return TN_OK;
 }
 
 size_t tn_lives_extent(const tn_plan *p, const tn_life *lives, int32_t n) {

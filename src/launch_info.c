@@ -41,14 +41,6 @@ static uint64_t rows_of(const tn_shape *shape, const step_size *s) {
                                             : (uint64_t)shape->n_rows;
 }
 
-/* Of a weight that a node reads. */
-static uint64_t weight_bytes(const tn_node *n, const tn_weight *w, const step_size *s) {
-    if (n->op == TN_OP_EMBED) return w->bytes / (uint64_t)w->n_out * s->tokens;
-    if (n->op != TN_OP_MATMUL_ID) return w->bytes;
-    uint64_t most = s->tokens * (uint64_t)n->attr.n_used, all = (uint64_t)w->n_expert;
-    return w->bytes / all * (most < all ? most : all); /* no two tokens share an expert, at worst */
-}
-
 /* Of the state that a node reads (attention), or writes (kv_write), or both (recurrences). */
 static uint64_t state_bytes(const tn_graph *g, const tn_node *n, const step_size *s) {
     static const double element[] = {2, 34.0 / 32, 4}; /* tn_kv_type */
@@ -83,7 +75,7 @@ static uint64_t read_bytes(const tn_graph *g, const tn_launch *l, int32_t i, con
         const tn_weight *w = tn_src_weight(g, n->src[k]);
         if (met(g, l, i, k) || tn_index_in(l->nodes, l->n, n->src[k].node) >= 0) continue;
         if (w) {
-            bytes += weight_bytes(n, w, s);
+            bytes += tn_weight_read_bytes(n, w, s->tokens);
         } else if (from->out[n->src[k].out].dtype != TN_DTYPE_STATE) {
             tn_shape columns = from->out[n->src[k].out];
             columns.cols = n->src[k].cols;

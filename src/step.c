@@ -109,14 +109,6 @@ static tn_step_input fill_step(tn_session *s, const tn_batch *b, int32_t first, 
 
 /* ---- results ---- */
 
-/* The likeliest token of a row that is on the host. */
-static int32_t choose(const float *logits, int32_t n) {
-    int32_t best = 0;
-    for (int32_t i = 1; i < n; i++)
-        if (logits[i] > logits[best] || logits[best] != logits[best]) best = i;
-    return best;
-}
-
 /* Remembers what came of a step: where its logits are (those of steps before a batch's last one are copied), and its choices. */
 static void keep_rows(tn_session *s, int32_t first, const tn_step_input *in, const tn_result *result, tn_phase phase,
                       bool last) {
@@ -126,7 +118,7 @@ static void keep_rows(tn_session *s, int32_t first, const tn_step_input *in, con
     for (int32_t k = 0; k < in->n_outputs; k++) {
         int32_t t = in->outputs[k], row = s->row_of[s->order[first + t]], at = every ? t : k;
         const float *from = result->logits ? result->logits + (size_t)at * n_vocab : NULL;
-        s->chosen[row] = result->ids ? result->ids[at] : choose(from, (int32_t)n_vocab);
+        s->chosen[row] = result->ids[at];
         float *kept = from && !last ? s->kept + (size_t)row * n_vocab : NULL;
         if (kept) memcpy(kept, from, n_vocab * sizeof *kept);
         s->rows[row] = kept ? kept : from;
@@ -139,11 +131,6 @@ static void take_back(tn_session *s, int32_t seq) {
     int32_t n = s->seqs[seq].n;
     if (n > 0) tn_sequence_cut(s, seq, s->recurrent ? 0 : n - 1, NULL);
     s->n_rows = 0;
-}
-
-static int wanted(const tn_session *s, bool chosen_only) {
-    bool choices = s->model->backend->caps(s->model->device)->ahead > 0;
-    return choices ? (chosen_only ? TN_WANT_IDS : TN_WANT_IDS | TN_WANT_LOGITS) : TN_WANT_LOGITS;
 }
 
 /* ---- steps ---- */
@@ -171,7 +158,7 @@ static tn_phase phase_of(const tn_session *s, const tn_step_input *in) {
 tn_status tn_step(tn_session *s, const tn_batch *b, tn_error *err) {
     const tn_backend *backend = s->model->backend;
     tn_status status = begin_batch(s, b, err);
-    int want = wanted(s, b->chosen_only);
+    int want = b->chosen_only ? TN_WANT_IDS : TN_WANT_IDS | TN_WANT_LOGITS;
     for (int32_t first = 0, n; status == TN_OK && first < b->n_tokens; first += n) {
         int32_t left = b->n_tokens - first;
         n = left < s->options.n_ubatch ? left : s->options.n_ubatch;
@@ -206,13 +193,13 @@ static tn_status feed_one(tn_session *s, int32_t seq, int32_t id, tn_error *err)
     tn_batch b = {.ids = &id, .seqs = &seq, .n_tokens = 1};
     s->order[0] = s->row_of[0] = 0;
     tn_step_input in = fill_step(s, &b, 0, 1);
-    return s->model->backend->submit(s->program[TN_PHASE_DECODE], &in, wanted(s, true), err);
+    return s->model->backend->submit(s->program[TN_PHASE_DECODE], &in, TN_WANT_IDS, err);
 }
 
 static tn_status take_one(tn_session *s, int32_t *id, tn_error *err) {
     tn_result result;
     tn_status status = s->model->backend->wait(s->program[TN_PHASE_DECODE], &result, err);
-    if (status == TN_OK) *id = result.ids ? result.ids[0] : choose(result.logits, s->model->hp.n_vocab);
+    if (status == TN_OK) *id = result.ids[0];
     return status;
 }
 

@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "failing.h"
 #include "gguf/gguf.h"
+#include "temp_dir.h"
 
 #include <setjmp.h>
 #include <signal.h>
@@ -18,27 +19,6 @@
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 #define DATA     TESTS_DIR "/data/gguf/"
-
-static char g_dir[] = "/tmp/tenon-test-XXXXXX";
-
-static int make_dir(void **state) {
-    (void)state;
-    return mkdtemp(g_dir) ? 0 : -1;
-}
-
-static int remove_dir(void **state) {
-    (void)state;
-    return rmdir(g_dir); /* fails, and with it the test, where a file was left behind */
-}
-
-/* A path in the test's folder; valid until the fourth call from here. */
-static const char *temp(const char *name) {
-    static char paths[4][300];
-    static int next;
-    char *p = paths[next++ % 4];
-    snprintf(p, sizeof paths[0], "%s/%s", g_dir, name);
-    return p;
-}
 
 static uint8_t *read_bytes(const char *path, size_t *n) {
     FILE *f = fopen(path, "rb");

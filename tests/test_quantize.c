@@ -4,6 +4,7 @@
 #include "failing.h"
 #include "gguf/gguf.h"
 #include "mix.h"
+#include "temp_dir.h"
 #include "tenon.h"
 
 #include <math.h>
@@ -17,27 +18,6 @@
 #include <cmocka.h>
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
-
-static char g_dir[] = "/tmp/tenon-test-XXXXXX";
-
-static int make_dir(void **state) {
-    (void)state;
-    return mkdtemp(g_dir) ? 0 : -1;
-}
-
-static int remove_dir(void **state) {
-    (void)state;
-    return rmdir(g_dir); /* fails, and with it the test, where a file was left behind */
-}
-
-/* A path in the test's folder; valid until the fourth call from here. */
-static const char *temp(const char *name) {
-    static char paths[4][300];
-    static int next;
-    char *p = paths[next++ % 4];
-    snprintf(p, sizeof paths[0], "%s/%s", g_dir, name);
-    return p;
-}
 
 static float uniform(uint32_t *state) {
     *state = *state * 1664525u + 1013904223u;

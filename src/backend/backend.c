@@ -18,3 +18,11 @@ const tn_backend *tn_backend_find(const char *name, const char **variant) {
         if (strlen(tn_backend_at(i)->name) == n && !memcmp(name, tn_backend_at(i)->name, n)) return tn_backend_at(i);
     return NULL;
 }
+
+void tn_caps_add_types(tn_caps *caps, bool (*holds)(tn_type type)) {
+    for (uint32_t type = 0; type < TN_TYPE_LIMIT; type++) {
+        if (!tn_type_get(type) || !holds((tn_type)type)) continue;
+        caps->weight_types |= UINT64_C(1) << type;
+        if (tn_type_get(type)->block > 1) caps->int8_types |= UINT64_C(1) << type;
+    }
+}

@@ -68,9 +68,10 @@ enum { TN_WANT_LOGITS = 1, TN_WANT_IDS = 2 };
 
 /* What came of it; NULL: not wanted. */
 typedef struct tn_result {
-    const float
-        *logits; /* n_outputs rows (or a row of every token, where the graph has them); valid until the next submit */
-    const int32_t *ids; /* the likeliest token of each such row; valid until the second submit after theirs */
+    /* n_outputs rows (or a row of every token, where the graph has them); valid until the next submit */
+    const float *logits;
+    /* the likeliest token of each such row; valid until the second submit after theirs */
+    const int32_t *ids;
 } tn_result;
 
 typedef struct tn_backend {
@@ -108,6 +109,8 @@ typedef struct tn_backend {
     void (*facts)(const tn_device *device, tn_buf *facts);
 } tn_backend;
 
+/* Weights of the types that `holds` says yes to; where they are quantized, their matmuls want int8 activations. */
+void tn_caps_add_types(tn_caps *caps, bool (*holds)(tn_type type));
 /* Finds a backend by the part of the name before ':'; *variant is what follows or NULL. NULL when there is none. */
 const tn_backend *tn_backend_find(const char *name, const char **variant);
 /* The i-th backend of this build; NULL at the end. */

@@ -484,7 +484,7 @@ tn_status tn_model_build(tn_graph *g, const tn_arch *arch, const tn_hparams *hp,
     if (g->failed || b.status != TN_OK) goto fail;
     g->output = logits.node;
     g->layer = -1;
-    if (shape->choose) g->choice = tn_g_argmax(g, logits, "chosen").node;
+    g->choice = tn_g_argmax(g, logits, "chosen").node;
     if (g->failed) goto fail;
     return TN_OK;
 fail:

@@ -61,7 +61,6 @@ typedef struct tn_phase_shape {
     int32_t max_tokens, max_outputs;
     bool one_token;   /* each sequence has exactly one token */
     bool all_outputs; /* logits of every token */
-    bool choose;      /* the argmax of the logits is a result too */
 } tn_phase_shape;
 
 /* Emits the plain graph; weights not met before are added to the table. *g is freed on failure. */

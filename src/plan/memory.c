@@ -10,7 +10,7 @@ typedef struct interval {
     int64_t offset;
 } interval;
 
-static int32_t last_use(const tn_plan *p, int32_t node, int32_t out) {
+int32_t tn_plan_last_use(const tn_plan *p, int32_t node, int32_t out) {
     const tn_graph *g = &p->graph;
     int32_t last = p->partition.owner[node];
     if (tn_is_result(g, node)) return p->partition.n; /* read after the step */
@@ -108,7 +108,7 @@ static size_t collect(const tn_plan *p, interval *all) {
                 const tn_shape *s = &g->nodes[id].out[o];
                 if (s->dtype == TN_DTYPE_STATE || !tn_value_stored(&p->partition, g, id, o)) continue;
                 size_t bytes = tn_shape_row_bytes(s) * (size_t)tn_shape_max_rows(g, s);
-                all[n++] = (interval){id, o, l, last_use(p, id, o), bytes, -1};
+                all[n++] = (interval){id, o, l, tn_plan_last_use(p, id, o), bytes, -1};
             }
         }
     return n;

@@ -27,16 +27,20 @@ static tn_status select_kernels(tn_plan *p, const tn_plan_target *target, tn_err
     return TN_OK;
 }
 
+uint64_t tn_weight_read_bytes(const tn_node *n, const tn_weight *w, uint64_t tokens) {
+    if (n->op == TN_OP_EMBED) return w->bytes / (uint64_t)w->n_out * tokens;
+    if (n->op != TN_OP_MATMUL_ID) return w->bytes;
+    uint64_t most = tokens * (uint64_t)n->attr.n_used, all = (uint64_t)w->n_expert;
+    return w->bytes / all * (most < all ? most : all); /* no two tokens share an expert, at worst */
+}
+
 static uint64_t weight_bytes_read(const tn_graph *g) {
     uint64_t bytes = 0;
     for (int32_t i = 0; i < g->n; i++) {
         const tn_node *n = &g->nodes[i];
         for (int k = 0; k < n->n_src; k++) {
             const tn_weight *w = tn_src_weight(g, n->src[k]);
-            if (!w) continue;
-            uint64_t share = n->op == TN_OP_EMBED ? 1 : n->op == TN_OP_MATMUL_ID ? (uint64_t)n->attr.n_used : 0;
-            uint64_t parts = n->op == TN_OP_EMBED ? (uint64_t)w->n_out : (uint64_t)w->n_expert;
-            bytes += share ? w->bytes / parts * share : w->bytes;
+            if (w) bytes += tn_weight_read_bytes(n, w, 1);
         }
     }
     return bytes;

@@ -37,7 +37,12 @@ static inline int64_t tn_plan_offset(const tn_plan *p, tn_src v) {
     return p->offset[v.node * TN_MAX_OUT + v.out];
 }
 
-/* memory.c: lifetimes -> offsets. */
+/* Bytes of a weight in the file that a node reads for so many tokens. */
+uint64_t tn_weight_read_bytes(const tn_node *n, const tn_weight *w, uint64_t tokens);
+
+/* memory.c: lifetimes -> offsets. A value lives from the launch that makes it to the last that reads it: that of a result is the
+ * number of launches. */
+int32_t tn_plan_last_use(const tn_plan *p, int32_t node, int32_t out);
 tn_status tn_plan_memory(tn_plan *p, size_t align, tn_error *err);
 
 #endif

@@ -24,16 +24,13 @@ static tn_status choose_isa(tn_device *d, const char *variant, tn_error *err) {
     return tn_fail(err, TN_ERR_USAGE, "the cpu backend has no variant '%s'; there are: %s", variant, names);
 }
 
+static bool holds(tn_type type) {
+    (void)type;
+    return true;
+}
+
 static void fill_caps(tn_device *d) {
-    static const tn_type types[] = {
-#define TYPE(name, id, block, bytes) TN_TYPE_##name,
-#include "quant/types.def"
-#undef TYPE
-    };
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
-        d->caps.weight_types |= UINT64_C(1) << types[i];
-        if (tn_type_get(types[i])->block > 1) d->caps.int8_types |= UINT64_C(1) << types[i];
-    }
+    tn_caps_add_types(&d->caps, holds);
     d->caps.align = 64;
     d->caps.ahead = 1;
     snprintf(d->caps.description, sizeof d->caps.description, "cpu (%s, %d thread%s)", tn_isa_name(d->isa),

@@ -55,12 +55,12 @@ static tn_status read_device(tn_device *d, tn_error *err) {
     return tn_cu_check(cu, failed, "asking the device", err);
 }
 
+static bool holds(tn_type type) {
+    return tn_cuda_traits(type) >= 0;
+}
+
 static void fill_caps(tn_device *d) {
-    for (uint32_t type = 0; type < TN_TYPE_LIMIT; type++) {
-        if (!tn_type_get(type) || tn_cuda_traits((tn_type)type) < 0) continue;
-        d->caps.weight_types |= UINT64_C(1) << type;
-        if (tn_type_get(type)->block > 1) d->caps.int8_types |= UINT64_C(1) << type;
-    }
+    tn_caps_add_types(&d->caps, holds);
     d->caps.align = 256;
     d->caps.ahead = TN_CUDA_AHEAD;
 }

@@ -241,16 +241,15 @@ static tn_status open_device(tn_device *d, bool subgroups, tn_error *err) {
     return d->queue ? TN_OK : tn_fail(err, TN_ERR_UNAVAILABLE, "webgpu: the device has no queue");
 }
 
+static bool holds(tn_type type) {
+    return tn_webgpu_type_of(type) != NULL;
+}
+
 static void fill_caps(tn_device *d) {
     size_t n = strlen(d->caps.description);
     snprintf(d->caps.description + n, sizeof d->caps.description - n, "%s%s%s)", d->f16 ? ", f16" : "",
              d->subgroup ? ", subgroups" : "", d->packed_dot ? ", int8 dot products" : "");
-    for (int i = 0; i < TN_TYPE_LIMIT; i++) {
-        const tn_webgpu_type *t = tn_webgpu_type_of((tn_type)i);
-        if (!t) continue;
-        d->caps.weight_types |= UINT64_C(1) << i;
-        if (!t->floats) d->caps.int8_types |= UINT64_C(1) << i;
-    }
+    tn_caps_add_types(&d->caps, holds);
     d->caps.align = 256;
     d->caps.ahead = TN_WEBGPU_AHEAD;
 }
