@@ -2,12 +2,12 @@
 # Every figure of docs/cpu.md, in one run on a quiet machine:
 #   bench/cpu.sh BUILD LLAMA_BENCH MODEL.gguf... >out.txt
 # BUILD has tenon and bench/cpu_kernels (cmake -DTENON_TESTS=ON). Of the first model Q4_0, Q8_0 and Q4_K_M are made beside it in
-# a temporary folder. THREADS (default 2), ROUNDS (default 5).
+# a temporary folder. THREADS (default 2), ROUNDS (default 5), ABLATIONS (rounds of --ablate, default 40).
 set -euo pipefail
 
 build=$1 peer=$2
 shift 2
-threads=${THREADS:-2} rounds=${ROUNDS:-5}
+threads=${THREADS:-2} rounds=${ROUNDS:-5} ablations=${ABLATIONS:-40}
 tenon=$build/tenon
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -30,7 +30,8 @@ echo; echo "## Beside the peer, behind 4096 tokens"
 echo; echo "## What fusion saves and gains"
 "$(dirname "$0")/rules.py" "$tenon" "$1" decode -t "$threads"
 "$(dirname "$0")/rules.py" "$tenon" "$1" prefill -t "$threads"
-"$tenon" bench -m "$1" -t "$threads" -r "$rounds" --ablate
+"$tenon" bench -m "$1" -t "$threads" -p 0 -n 32 -r "$ablations" --ablate -q
+"$tenon" bench -m "$1" -t "$threads" -p 512 -n 0 -r "$ablations" --ablate -q
 echo; echo "## Loading"
 for model in "${models[@]}"; do
     echo "$(basename "$model"), $(stat -c %s "$model") bytes: $("$tenon" bench -v -m "$model" -t "$threads" -p 0 -n 1 -r 1 2>&1 >/dev/null |

@@ -5,13 +5,24 @@
 #include "engine.h"
 #include "table.h"
 
+enum { BENCH_BATCH = 2048 }; /* tokens of a prompt fed at once, as llama-bench does by default */
+
 /* Tokens to run: any will do, the same each time. Freed with free(). */
 int32_t *bench_random_ids(size_t n, int32_t n_vocab);
+int32_t *bench_ids_for(const bench_row *r, int32_t n_vocab); /* as many as the row takes */
+/* Of the plan that a phase, or a test, runs. */
+uint64_t bench_plan_hash(const tn_session_info *info, tn_phase phase);
+tn_phase bench_phase(const bench_row *r);
 
 /* Brings the cache to `depth` tokens. */
 tn_status bench_set_depth(cli_engine *e, const int32_t *ids, int32_t depth, tn_error *err);
-/* One run on an open session, timed, the cache brought to the row's depth before: a prompt, or a token after the other. */
-tn_status bench_time_run(cli_engine *e, const bench_row *r, const int32_t *ids, double *seconds, tn_error *err);
+/* One run on an open session, timed, the cache brought to the row's depth before: a prompt, or a token after the other. `part`:
+ * what of all runs is done before and by this one, for the progress. */
+typedef struct bench_part {
+    double done, share;
+} bench_part;
+tn_status bench_time_run(cli_engine *e, const bench_row *r, const int32_t *ids, bench_part part, double *seconds,
+                         tn_error *err);
 /* The run before those that count, unless --no-warmup was given. */
 tn_status bench_warm_up(cli_engine *e, const bench_row *r, const int32_t *ids, tn_error *err);
 

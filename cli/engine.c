@@ -15,12 +15,19 @@ void cli_on_progress(void *data, const char *what, double done) {
     cli_show_progress(data, what, done);
 }
 
-/* All layers run on the backend: -ngl may only say so. */
-static tn_status check_gpu_layers(const char *said, int32_t n_layer, tn_error *err) {
-    if (!said || !strcmp(said, "all") || !strcmp(said, "-1")) return TN_OK;
+/* All layers run on the backend: -ngl may only say so. Who asks for layers on a GPU and gets the CPU is told. */
+static tn_status check_gpu_layers(const cli_options *o, int32_t n_layer, tn_error *err) {
+    const char *said = o->gpu_layers;
+    bool on_cpu = !o->backend || !strncmp(o->backend, "cpu", 3);
+    if (!said || !strcmp(said, "-1")) return TN_OK;
     char *end;
     long n = strtol(said, &end, 10);
-    if (end != said && !*end && (n >= n_layer || n == 99)) return TN_OK;
+    bool number = end != said && !*end;
+    if (on_cpu && number && n == 0) return TN_OK;
+    if (!strcmp(said, "all") || (number && (n >= n_layer || n == 99))) {
+        if (on_cpu) cli_note(o, "-ngl %s: all layers run on the CPU; -b cuda or -b webgpu picks a GPU", said);
+        return TN_OK;
+    }
     return cli_fail(err, TN_ERR_USAGE,
                     "-ngl %s: all %d layers run on the backend; only 'all' (or leaving it out) makes sense", said,
                     n_layer);
@@ -47,7 +54,7 @@ static tn_status open_model(cli_engine *e, const cli_options *o, const char *pat
     tn_status status = tn_model_open(&e->model, path, &options, err);
     if (status) return status;
     tn_model_get_info(e->model, &e->about);
-    return check_gpu_layers(o->gpu_layers, e->about.n_layer, err);
+    return check_gpu_layers(o, e->about.n_layer, err);
 }
 
 tn_status cli_open_model(cli_engine *e, const cli_options *o, const cli_session_wish *wish, tn_error *err) {
@@ -84,8 +91,8 @@ void cli_close(cli_engine *e) {
     tn_model_close(&e->model);
 }
 
-tn_status cli_feed(cli_engine *e, const int32_t *ids, size_t n, tn_error *err) {
-    tn_batch batch = {.ids = ids, .n_tokens = (int32_t)n};
+tn_status cli_feed(cli_engine *e, const int32_t *ids, size_t n, int want, tn_error *err) {
+    tn_batch batch = {.ids = ids, .n_tokens = (int32_t)n, .want = want};
     return n ? tn_step(e->session, &batch, err) : TN_OK;
 }
 

@@ -35,8 +35,8 @@ tn_status cli_open_session(cli_engine *e, const cli_session_wish *wish, tn_error
 tn_status cli_open(cli_engine *e, const cli_options *o, tn_error *err); /* model and session by the default wish */
 void cli_close(cli_engine *e);
 
-/* Appends ids to sequence 0. */
-tn_status cli_feed(cli_engine *e, const int32_t *ids, size_t n, tn_error *err);
+/* Appends ids to sequence 0; want: as in tn_batch. */
+tn_status cli_feed(cli_engine *e, const int32_t *ids, size_t n, int want, tn_error *err);
 
 /* With -v: load time and peak memory, on stderr. */
 void cli_note_memory(const cli_engine *e);

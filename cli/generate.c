@@ -126,6 +126,7 @@ typedef struct answering {
     cli_engine *e;
     const cli_prompt *prompt;
     cli_answer *a;
+    int want; /* of a step */
     tn_status status;
     tn_error *err;
 } answering;
@@ -142,11 +143,11 @@ static bool on_token(void *data, int32_t id) {
     return !a->stop;
 }
 
-/* Whether the likeliest token is all that matters: then a device may go ahead, and logits stay there. */
-static bool only_greedy(const cli_options *o) {
-    const tn_sampler_options *s = &o->sampler;
-    bool plain = s->repeat_penalty == 1 && s->frequency_penalty == 0 && s->presence_penalty == 0;
-    return s->temp == 0 && plain && !o->biases.n && o->n_logprobs < 0;
+/* What a step has to tell. Where it is the likeliest token only, a device may go ahead. */
+static int want_for(const cli_options *o, const tn_sampler *sampler) {
+    int32_t n = tn_sampler_needs(sampler);
+    if (o->n_logprobs >= 0 || n == 0 || n > TN_N_BEST) return TN_WANT_LOGITS;
+    return n == 1 ? TN_WANT_CHOSEN : TN_WANT_BEST;
 }
 
 static tn_status answer_greedily(answering *w) {
@@ -159,22 +160,24 @@ static tn_status answer_greedily(answering *w) {
 
 static tn_status answer_by_sampling(answering *w, tn_sampler *sampler) {
     for (;;) {
-        int32_t id = tn_sampler_pick(sampler, tn_logits(w->e->session, 0));
+        tn_candidates best = tn_best(w->e->session, 0);
+        int32_t id =
+            best.n ? tn_sampler_pick_from(sampler, &best) : tn_sampler_pick(sampler, tn_logits(w->e->session, 0));
         tn_sampler_accept(sampler, id);
         if (!on_token(w, id)) return w->status;
-        tn_status status = cli_feed(w->e, &id, 1, w->err);
+        tn_status status = cli_feed(w->e, &id, 1, w->want, w->err);
         if (status) return status;
     }
 }
 
-static tn_status answer(cli_engine *e, tn_sampler *sampler, const cli_prompt *prompt, cli_answer *a, tn_error *err) {
-    answering w = {.e = e, .prompt = prompt, .a = a, .err = err};
+static tn_status answer(answering *w, tn_sampler *sampler) {
+    const cli_options *o = w->e->o;
     tn_status status = TN_OK;
-    if (!e->o->n_predict)
-        a->stop = CLI_STOP_LENGTH;
+    if (!o->n_predict)
+        w->a->stop = CLI_STOP_LENGTH;
     else
-        status = only_greedy(e->o) ? answer_greedily(&w) : answer_by_sampling(&w, sampler);
-    if (prompt->show) show_text(e->o, a, true);
+        status = w->want == TN_WANT_CHOSEN ? answer_greedily(w) : answer_by_sampling(w, sampler);
+    if (w->prompt->show) show_text(o, w->a, true);
     return status;
 }
 
@@ -185,11 +188,12 @@ tn_status cli_generate(cli_engine *e, tn_sampler *sampler, const cli_prompt *pro
     double start = cli_seconds();
     a->n_fed = prompt->n - prompt->cached;
     a->text = memcpy(cli_realloc(NULL, 1), "", 1);
-    tn_status status = cli_feed(e, prompt->ids + prompt->cached, a->n_fed, err);
+    answering w = {.e = e, .prompt = prompt, .a = a, .want = want_for(e->o, sampler), .err = err};
+    tn_status status = cli_feed(e, prompt->ids + prompt->cached, a->n_fed, w.want, err);
     if (status) return status;
     for (size_t i = prompt->cached; i < prompt->n; i++) tn_sampler_accept(sampler, prompt->ids[i]);
     a->prompt_seconds = cli_seconds() - start;
-    status = answer(e, sampler, prompt, a, err);
+    status = answer(&w, sampler);
     a->seconds = cli_seconds() - start - a->prompt_seconds;
     return status;
 }

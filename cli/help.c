@@ -112,8 +112,7 @@ static void print_man(void) {
            tn_version());
     puts(".SH SYNOPSIS\n.B tenon\n.I verb\n[\\fIoptions\\fR]\n.SH DESCRIPTION\n"
          "Data goes to the standard output, talk to the standard error. Options that llama.cpp's tools have too bear "
-         "the "
-         "same names.\n.SH VERBS");
+         "the same names, but for \\-b, the backend.\n.SH VERBS");
     for (const cli_verb *v = cli_verbs; v->name; v++) man_verb(v);
     puts(".SH EXIT STATUS");
     for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)

@@ -20,6 +20,8 @@ typedef enum option_type {
     REAL,   /* float in [min, max] */
     CHOICE, /* int: the index in arg, which lists the words */
     INTS,   /* cli_ints: 1,2,3 or "1 2 3", each in [min, max] */
+    RANGES, /* likewise, also 1-3, 0-64+16 and 1-64*2 */
+    TWO,    /* cli_ints: two more */
     WORDS,  /* cli_words: a,b */
     PHRASE, /* cli_words: one more, whole and not empty */
     BIASES, /* cli_biases: 15+2.5,16-inf */
@@ -41,6 +43,7 @@ enum {
     /* tokenize and template open no device, but take the common options as the others do */
     STEPS = RUN | LOGITS | PERPLEXITY | EXPLAIN | BENCH | PROFILE | TOKENIZE | TEMPLATE,
     DEVICE = STEPS | VERIFY,
+    LLAMA = RUN | PERPLEXITY | BENCH, /* llama.cpp has these */
     FACTS = RUN | PERPLEXITY | TOKENIZE | TEMPLATE | INSPECT | EXPLAIN | VERIFY | BENCH | PROFILE | DOCTOR,
 };
 
@@ -52,11 +55,14 @@ static const option options[] = {
     {"-m", "--model", "FILE[,FILE]", BENCH, 0, WORDS, AT(models), 0, 0, "the models"},
     {"-b", "--backend", "cpu|cuda[:N]|webgpu", DEVICE, 0, TEXT, AT(backend), 0, 0, "cpu (default), cpu:ref, cpu:avx2, cpu:avx512, cpu:neon, webgpu, cuda[:N]"},
     {"-t", "--threads", "N", (DEVICE & ~BENCH) | QUANTIZE, 0, INT, AT(threads), 1, 1024, "CPU threads (default: one per core)"},
-    {"-t", "--threads", "N[,N]", BENCH, 0, INTS, AT(thread_counts), 1, 1024, "CPU threads (default: one per core)"},
+    {"-t", "--threads", "N[,N]", BENCH, 0, RANGES, AT(thread_counts), 1, 1024, "CPU threads (default: one per core)"},
     {"-c", "--ctx-size", "N", PERPLEXITY, 0, INT, AT(n_ctx), 0, INT32_MAX, "tokens in a chunk of the text (default: 512)"},
     {"-c", "--ctx-size", "N", STEPS & ~BENCH & ~PERPLEXITY, 0, INT, AT(n_ctx), 0, INT32_MAX, "context in tokens (0, the default: 4096 or the model's, whichever is less)"},
     {"-ub", "--ubatch-size", "N", STEPS, 0, INT, AT(n_ubatch), 1, INT32_MAX, "tokens in one prefill step (default: 512)"},
     {"--kv-type", NULL, "f16|q8_0|f32", STEPS, 0, CHOICE, AT(kv_type), 0, 0, "what the cache holds (default: f16)"},
+    {"-ctk", "--cache-type-k", "f16|q8_0|f32", LLAMA, 0, CHOICE, AT(cache_k), 0, 0, "--kv-type as llama.cpp has it: together with -ctv of the same type"},
+    {"-ctv", "--cache-type-v", "f16|q8_0|f32", LLAMA, 0, CHOICE, AT(cache_v), 0, 0, "likewise"},
+    {"-fa", "--flash-attn", "auto|-1|on|1|off|0", LLAMA, 0, CHOICE, AT(flash_attn), 0, 0, "accepted for llama.cpp's sake: attention is always one kernel"},
     {"--act", NULL, "int8|f32", STEPS, 0, CHOICE, AT(act), 0, 0, "whether matmuls may quantise their activations (default: int8)"},
     {"--fuse", NULL, "RULES", STEPS & ~BENCH, 0, TEXT, AT(fuse), 0, 0, "all (default), none, RULE,RULE or -RULE,-RULE"},
     {"--fuse", NULL, "RULES", BENCH, 0, FUSES, AT(fuses), 0, 0, "all (default), none, all,none for both, RULE,RULE or -RULE,-RULE"},
@@ -118,21 +124,22 @@ static const option options[] = {
     {"--ops", NULL, NULL, VERIFY, 0, FLAG, AT(ops), 0, 0, "every op, backend against reference"},
 
     /* bench */
-    {"-p", "--n-prompt", "N[,N]", BENCH, 0, INTS, AT(prompts), 0, 1 << 24, "prompt lengths to time (default: 512; 0: none)"},
-    {"-n", "--n-gen", "N[,N]", BENCH, 0, INTS, AT(gens), 0, 1 << 24, "generation lengths to time (default: 128; 0: none)"},
-    {"-d", "--n-depth", "N[,N]", BENCH, 0, INTS, AT(depths), 0, 1 << 24, "tokens in the cache beforehand (default: 0)"},
-    {"-r", "--repetitions", "N", BENCH, 0, INT, AT(repetitions), 1, 10000, "how often each test runs (default: 5)"},
+    {"-p", "--n-prompt", "N[,N]", BENCH, 0, RANGES, AT(prompts), 0, 1 << 24, "prompt lengths to time (default: 512; 0: none); also FIRST-LAST, FIRST-LAST+STEP, FIRST-LAST*FACTOR"},
+    {"-n", "--n-gen", "N[,N]", BENCH, 0, RANGES, AT(gens), 0, 1 << 24, "generation lengths to time (default: 128; 0: none)"},
+    {"-pg", NULL, "P,N", BENCH, 0, TWO, AT(prompts_gens), 1, 1 << 24, "time a prompt and a generation behind it as one (may be given several times)"},
+    {"-d", "--n-depth", "N[,N]", BENCH, 0, RANGES, AT(depths), 0, 1 << 24, "tokens in the cache beforehand (default: 0)"},
+    {"-r", "--repetitions", "N", BENCH, 0, INT, AT(repetitions), 1, 10000, "how often each test runs (default: 5; with --ablate or --against 12 rounds)"},
     {"--no-warmup", NULL, NULL, BENCH, 0, FLAG, AT(no_warmup), 0, 0, "leave out the run before each test that is not counted"},
-    {"--compare", NULL, "A.json B.json", BENCH, 0, PAIR, AT(compared), 0, 0, "tell which tests of two results (json or jsonl) differ by more than noise (Welch's test, 95 %); exit code 1 where B is slower"},
-    {"--against", NULL, "PATH", BENCH, 0, TEXT, AT(against), 0, 0, "a llama-bench to run in turn with this program, -r rounds; prints ratios, and the share of the memory's read rate; exit code 1 where it is faster"},
-    {"--ablate", NULL, NULL, BENCH, 0, FLAG, AT(ablate), 0, 0, "all rules, none, and each one left out: what each of them gains"},
-    {"-o", "--output", "md|csv|json|jsonl", BENCH, 0, CHOICE, AT(table), 0, 0, "(default: md)"},
+    {"--compare", NULL, "A.json B.json", BENCH, 0, PAIR, AT(compared), 0, 0, "tell which tests of two results (json or jsonl) differ by more than noise (Welch's test, Holm's correction, 5 %); exit code 1 where B is slower or has not all of A's"},
+    {"--against", NULL, "PATH", BENCH, 0, TEXT, AT(against), 0, 0, "a llama-bench to run in turn with this program, -r rounds; prints ratios (Wilcoxon's test, Holm's correction, 5 %), and the share of the memory's read rate; exit code 1 where it is faster"},
+    {"--ablate", NULL, NULL, BENCH, 0, FLAG, AT(ablate), 0, 0, "all rules, none, each one left out and each alone: what each of them gains"},
+    {"-o", "--output", "md|csv|json|jsonl|sql", BENCH, 0, CHOICE, AT(table), 0, 0, "(default: md)"},
 
     /* profile */
     {"-p", "--n-prompt", "N", PROFILE, 0, INT, AT(n_prompt), 0, 1 << 24, "tokens of a prompt (default: 512; 0: none)"},
     {"-n", "--n-gen", "N", PROFILE, 0, INT, AT(n_predict), 0, 1 << 20, "tokens to generate (default: 32; 0: none)"},
     {"-d", "--n-depth", "N", PROFILE, 0, INT, AT(depth), 0, 1 << 24, "tokens in the cache beforehand (default: 0)"},
-    {"-r", "--repetitions", "N", PROFILE, 0, INT, AT(repetitions), 1, 10000, "how often the prompt runs (default: 5)"},
+    {"-r", "--repetitions", "N", PROFILE, 0, INT, AT(repetitions), 1, 10000, "how often the prompt runs (default: 5; with --compare 12)"},
     {"--compare", NULL, NULL, PROFILE, 0, FLAG, AT(compare), 0, 0, "each fused launch beside its nodes run one by one"},
     {"--trace", NULL, "OUT.json", PROFILE, 0, TEXT, AT(trace), 0, 0, "write a trace of the first steps, for Perfetto or chrome://tracing"},
 
@@ -191,17 +198,53 @@ static tn_status parse_choice(const option *r, const char *s, int *out, tn_error
     return cli_fail(err, TN_ERR_USAGE, "%s: '%s' is not one of %s", r->name, s, r->arg);
 }
 
+static void add_int(cli_ints *list, int64_t v) {
+    list->v = cli_realloc(list->v, (list->n + 1) * sizeof *list->v);
+    list->v[list->n++] = (int32_t)v;
+}
+
 static tn_status parse_ints(const option *r, const char *s, cli_ints *list, tn_error *err) {
     for (;;) {
         const char *end = s + strcspn(s, ", ");
         int64_t v;
         tn_status status = parse_number(r, s, end, &v, err);
         if (status) return status;
-        list->v = cli_realloc(list->v, (list->n + 1) * sizeof *list->v);
-        list->v[list->n++] = (int32_t)v;
+        add_int(list, v);
         if (!*end) return TN_OK;
         s = end + 1;
     }
+}
+
+/* FIRST-LAST, FIRST-LAST+STEP or FIRST-LAST*FACTOR; a number alone is FIRST. */
+static tn_status add_range(const option *r, const char *s, const char *end, cli_ints *list, tn_error *err) {
+    const char *dash = end > s ? memchr(s + 1, '-', (size_t)(end - s - 1)) : NULL,
+               *sign = dash ? dash + strcspn(dash, "+*, ") : end;
+    int64_t first, last, by = 1;
+    tn_status status = parse_number(r, s, dash ? dash : end, &first, err);
+    last = first;
+    if (!status && dash) status = parse_number(r, dash + 1, sign, &last, err);
+    if (!status && sign < end) status = parse_number(r, sign + 1, end, &by, err);
+    if (status) return status;
+    if (last < first || by < 1 || (*sign == '*' && (by < 2 || !first)))
+        return cli_fail(err, TN_ERR_USAGE, "%s: '%.*s' has no end", r->name, (int)(end - s), s);
+    for (int64_t v = first; v <= last; v = *sign == '*' ? v * by : v + by) add_int(list, v);
+    return TN_OK;
+}
+
+static tn_status parse_ranges(const option *r, const char *s, cli_ints *list, tn_error *err) {
+    for (;;) {
+        const char *end = s + strcspn(s, ", ");
+        tn_status status = add_range(r, s, end, list, err);
+        if (status || !*end) return status;
+        s = end + 1;
+    }
+}
+
+static tn_status parse_two(const option *r, const char *s, cli_ints *list, tn_error *err) {
+    size_t before = list->n;
+    tn_status status = parse_ints(r, s, list, err);
+    if (status || list->n == before + 2) return status;
+    return cli_fail(err, TN_ERR_USAGE, "%s: '%s' is not two numbers, %s", r->name, s, r->arg);
 }
 
 /* A token and what is added to its logit, with a sign between them: 15+2.5, 15-inf. */
@@ -281,6 +324,8 @@ static tn_status store(const option *r, const char *value, cli_options *o, tn_er
     case REAL: return parse_real(r, value, at, err);
     case CHOICE: return parse_choice(r, value, at, err);
     case INTS: return parse_ints(r, value, at, err);
+    case RANGES: return parse_ranges(r, value, at, err);
+    case TWO: return parse_two(r, value, at, err);
     case WORDS: add_words(at, value); break;
     case PHRASE:
         if (!*value) return cli_fail(err, TN_ERR_USAGE, "%s: the text is empty", r->name);
@@ -354,14 +399,31 @@ static tn_status parse_words(const cli_verb *verb, int argc, char **argv, cli_op
     return TN_OK;
 }
 
+/* What llama.cpp's tools know otherwise, or more of. */
+static tn_status read_as_llama(cli_options *o, tn_error *err) {
+    static const char *const fa[] = {"auto", "-1", "on", "1", "off", "0"};
+    if (o->backend && isdigit((unsigned char)*o->backend))
+        return cli_fail(err, TN_ERR_USAGE,
+                        "-b %s: -b is the backend here (cpu, cuda, webgpu); there is no batch size but -ub",
+                        o->backend);
+    if (o->flash_attn >= 4)
+        return cli_fail(err, TN_ERR_USAGE, "-fa %s: attention is always one kernel, there is no other",
+                        fa[o->flash_attn]);
+    if (o->cache_k != o->cache_v)
+        return cli_fail(err, TN_ERR_USAGE, "-ctk and -ctv: keys and values are kept in one type; name it for both");
+    if (o->cache_k >= 0) o->kv_type = o->cache_k;
+    return TN_OK;
+}
+
 tn_status cli_parse(const cli_verb *verb, int argc, char **argv, cli_options *o, tn_error *err) {
     bool given[sizeof options / sizeof *options] = {0};
-    *o = (cli_options){.n_predict = -1,
+    *o = (cli_options){.cache_k = -1,
+                       .cache_v = -1,
+                       .n_predict = -1,
                        .n_prompt = -1,
                        .n_logprobs = -1,
                        .seed = -1,
                        .n_seq = 1,
-                       .repetitions = 5,
                        .sampler = tn_sampler_defaults()};
     tn_status status = parse_words(verb, argc, argv, o, given, err);
     if (status || o->help) return status;
@@ -370,12 +432,13 @@ tn_status cli_parse(const cli_verb *verb, int argc, char **argv, cli_options *o,
             return cli_fail(err, TN_ERR_USAGE, "%s needs %s %s", verb->name, options[i].name, options[i].arg);
     if (o->n_operands < n_operands(verb))
         return cli_fail(err, TN_ERR_USAGE, "%s needs %s", verb->name, verb->operand);
-    return TN_OK;
+    if (!o->repetitions) o->repetitions = o->ablate || o->against || o->compare ? 12 : 5;
+    return read_as_llama(o, err);
 }
 
 void cli_options_free(cli_options *o) {
     cli_words *words[] = {&o->models, &o->fuses, &o->stops};
-    cli_ints *ints[] = {&o->ids, &o->decode, &o->prompts, &o->gens, &o->depths, &o->thread_counts};
+    cli_ints *ints[] = {&o->ids, &o->decode, &o->prompts, &o->gens, &o->prompts_gens, &o->depths, &o->thread_counts};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
         for (size_t j = 0; j < words[i]->n; j++) free(words[i]->v[j]);
         free(words[i]->v);

@@ -21,7 +21,7 @@ typedef struct cli_biases {
 } cli_biases;
 
 /* Order as in the choices of --format and -o of bench in options.c. */
-typedef enum cli_table { CLI_TABLE_MD, CLI_TABLE_CSV, CLI_TABLE_JSON, CLI_TABLE_JSONL } cli_table;
+typedef enum cli_table { CLI_TABLE_MD, CLI_TABLE_CSV, CLI_TABLE_JSON, CLI_TABLE_JSONL, CLI_TABLE_SQL } cli_table;
 
 typedef struct cli_options {
     const char *operand, *operands[3]; /* the words that are no options; the first of them */
@@ -32,6 +32,8 @@ typedef struct cli_options {
     const char *model, *backend, *gpu_layers, *cache_dir, *webgpu_lib;
     int32_t threads, n_ctx, n_ubatch;
     int kv_type, act; /* tn_kv_type, tn_act_type */
+    int cache_k, cache_v; /* kv_type in llama.cpp's two options; -1: not given */
+    int flash_attn;       /* the place in its list of words; 0: not given */
     const char *fuse;
 
     /* text in */
@@ -65,6 +67,7 @@ typedef struct cli_options {
     /* bench */
     cli_words models, fuses;
     cli_ints prompts, gens, depths, thread_counts;
+    cli_ints prompts_gens; /* in pairs */
     int32_t repetitions;
     bool no_warmup, ablate;
     const char *compared[2], *against;

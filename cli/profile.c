@@ -47,6 +47,7 @@ static tn_status time_sample(measurement *m, profile *p, int32_t sample, tn_erro
         status = tn_step_timed(p->e->session, &batch, m->times, err);
         double end = cli_seconds();
         p->timed += end - begin;
+        p->begin += m->times[0].start;
         for (int32_t l = 0; l < p->n_launches && !status; l++) {
             to[l] += m->times[l].end - m->times[l].start;
             p->bytes[l] += (double)tn_launch_bytes(p->e->session, p->phase, l, n, past);
@@ -61,30 +62,50 @@ static tn_status run_sample(const measurement *m, profile *p, int32_t sample, tn
     int32_t past = past_of(p, sample);
     tn_status status = prepare(p, m->ids, past, err);
     double begin = cli_seconds();
-    if (!status) status = cli_feed((cli_engine *)p->e, m->ids + past, (size_t)p->n_tokens, err);
+    if (!status)
+        status = cli_feed((cli_engine *)p->e, m->ids + past, (size_t)p->n_tokens, TN_WANT_CHOSEN | TN_WANT_BEST, err);
     p->untimed += cli_seconds() - begin;
     return status;
 }
 
-static tn_status run_samples(measurement *m, tn_error *err) {
-    const char *what = m->p[0]->phase == TN_PHASE_DECODE ? "generation" : "prompt";
-    tn_status status = TN_OK;
-    for (int32_t k = 0; k < m->n && !status; k++) { /* warm up */
-        status = run_sample(m, m->p[k], 0, err);
-        m->p[k]->untimed = 0;
-    }
-    int32_t n = m->p[0]->n_samples;
-    for (int32_t timed = 1; timed >= 0; timed--)
-        for (int32_t i = 0; i < n; i++)
-            for (int32_t k = 0; k < m->n && !status; k++) {
-                cli_show_progress(m->o, what, (timed ? 0.0 : 0.5) + 0.5 * i / n);
-                status = timed ? time_sample(m, m->p[k], i, err) : run_sample(m, m->p[k], i, err);
-            }
-    cli_show_progress(m->o, what, 1);
+/* The most that the memory gave so far, for both. */
+static tn_status measure_peak(measurement *m, tn_error *err) {
+    double peak;
+    tn_status status = tn_peak_bandwidth(m->p[0]->e->model, &peak, err);
+    for (int32_t k = 0; k < m->n && !status; k++)
+        if (peak > m->p[k]->peak) m->p[k]->peak = peak;
     return status;
 }
 
-static void init(profile *p, const cli_engine *e, tn_phase phase, const char *fuse, double peak) {
+/* All samples, timed or not, after one to warm up; with two sessions, the first of a pair in turn. */
+static tn_status run_samples(measurement *m, bool timed, tn_error *err) {
+    const char *what = m->p[0]->phase == TN_PHASE_DECODE ? "generation" : "prompt";
+    tn_status status = TN_OK;
+    int32_t n = m->p[0]->n_samples;
+    for (int32_t k = 0; k < m->n && !status; k++) {
+        status = run_sample(m, m->p[k], 0, err);
+        m->p[k]->untimed = 0;
+    }
+    for (int32_t i = 0; i < n; i++)
+        for (int32_t turn = 0; turn < m->n && !status; turn++) {
+            profile *p = m->p[(turn + i) % m->n];
+            cli_show_progress(m->o, what, (timed ? 0.0 : 0.5) + 0.5 * i / n);
+            status = timed ? time_sample(m, p, i, err) : run_sample(m, p, i, err);
+        }
+    return status;
+}
+
+/* The memory is measured right before and right after the samples that are held against it. */
+static tn_status measure(measurement *m, tn_error *err) {
+    tn_status status = measure_peak(m, err);
+    if (!status) status = run_samples(m, true, err);
+    if (!status) status = measure_peak(m, err);
+    if (!status) status = run_samples(m, false, err);
+    cli_show_progress(m->o, "", 1);
+    return status;
+}
+
+static void init(profile *p, const cli_engine *e, tn_phase phase, const char *fuse) {
     const cli_options *o = e->o;
     bool decode = phase == TN_PHASE_DECODE;
     *p = (profile){.e = e,
@@ -93,8 +114,7 @@ static void init(profile *p, const cli_engine *e, tn_phase phase, const char *fu
                    .depth = o->depth,
                    .n_tokens = decode ? 1 : o->n_prompt,
                    .n_samples = decode ? o->n_predict : o->repetitions,
-                   .n_launches = tn_launch_count(e->session, phase),
-                   .peak = peak};
+                   .n_launches = tn_launch_count(e->session, phase)};
     size_t n = (size_t)p->n_samples * (size_t)p->n_launches;
     p->launch = memset(cli_realloc(NULL, n * sizeof *p->launch), 0, n * sizeof *p->launch);
     n = (size_t)p->n_launches;
@@ -110,7 +130,6 @@ typedef struct job {
     int32_t *ids;
     profile_trace *trace;
     json_t *list; /* with --json */
-    double peak;
     bool any;
 } job;
 
@@ -132,12 +151,12 @@ static tn_status run_phase(job *j, tn_phase phase, tn_error *err) {
     profile p[2];
     int32_t launches = 0;
     for (int32_t k = 0; k < j->n; k++) {
-        init(&p[k], &j->e[k], phase, k ? "none" : j->o->fuse ? j->o->fuse : "all", j->peak);
+        init(&p[k], &j->e[k], phase, k ? "none" : j->o->fuse ? j->o->fuse : "all");
         launches = p[k].n_launches > launches ? p[k].n_launches : launches;
     }
     measurement m = {.o = j->o, .trace = j->trace, .ids = j->ids, .p = {&p[0], &p[1]}, .n = j->n};
     m.times = cli_realloc(NULL, (size_t)launches * sizeof *m.times);
-    tn_status status = run_samples(&m, err);
+    tn_status status = measure(&m, err);
     if (!status) show(j, p);
     for (int32_t k = 0; k < j->n; k++) profile_free(&p[k]);
     free(m.times);
@@ -176,7 +195,6 @@ tn_status cli_profile(const cli_options *given, tn_error *err) {
     job j = {.o = &o, .list = json_array()};
     tn_status status = check(&o, err);
     if (!status) status = open_sessions(&j, err);
-    if (!status) status = tn_peak_bandwidth(j.e[0].model, &j.peak, err);
     if (!status) status = profile_trace_open(&j.trace, o.trace, err);
     if (!status && o.n_prompt) status = run_phase(&j, TN_PHASE_PREFILL, err);
     if (!status && o.n_predict) status = run_phase(&j, TN_PHASE_DECODE, err);

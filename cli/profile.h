@@ -10,11 +10,13 @@
 typedef struct profile_region {
     char name[120]; /* "norm+matmuls attn_norm .. v" */
     const char *kind;
-    int32_t n;       /* launches */
-    double *seconds; /* of each sample: all of them */
-    double *plain;   /* likewise, of the launches of the same nodes in the other plan; with --compare */
-    int32_t n_plain; /* so many of those */
-    double bytes;    /* of a sample, on average */
+    int32_t n;        /* launches */
+    double *seconds;  /* of each sample: all of them */
+    double *plain;    /* likewise, of the launches of the same nodes in the other plan; with --compare */
+    int32_t n_plain;  /* so many of those */
+    double mean;      /* of seconds */
+    double bytes;     /* of a sample, on average */
+    cli_ratio change; /* seconds over plain, sample by sample; p counts all regions together */
 } profile_region;
 
 /* A phase of a session. A sample is a token that was generated, or a prompt. */
@@ -27,9 +29,11 @@ typedef struct profile {
     double *launch;          /* seconds of each launch: [sample][launch] */
     double *bytes;           /* of each launch, summed over samples */
     double timed, untimed;   /* seconds of all samples, with launches timed and without */
-    double peak;             /* bytes a second; 0: not known */
+    double begin;            /* of those timed, what passed before a step's first launch */
+    double peak;             /* bytes a second, the most that was measured around the samples; 0: not known */
     profile_region *regions; /* longest first */
     int32_t n_regions;
+    profile_region all; /* of all launches */
 } profile;
 
 /* Sorts the launches into regions. other: the plan that is compared with; NULL: none. */

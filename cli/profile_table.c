@@ -24,6 +24,14 @@ void profile_launch_name(const cli_engine *e, tn_phase phase, const tn_launch_in
     if (info->n_nodes > 1) snprintf(out + n, cap - (size_t)n, " .. %s", without_layer(last.name));
 }
 
+static void init_region(const profile *p, profile_region *r, const char *kind, const char *name) {
+    size_t bytes = (size_t)p->n_samples * sizeof(double);
+    *r = (profile_region){.kind = kind};
+    r->seconds = memset(cli_realloc(NULL, bytes), 0, bytes);
+    r->plain = memset(cli_realloc(NULL, bytes), 0, bytes);
+    snprintf(r->name, sizeof r->name, "%s", name);
+}
+
 static profile_region *find_region(profile *p, const tn_launch_info *info) {
     char span[80], name[120];
     profile_launch_name(p->e, p->phase, info, span, sizeof span);
@@ -31,13 +39,8 @@ static profile_region *find_region(profile *p, const tn_launch_info *info) {
     for (int32_t i = 0; i < p->n_regions; i++)
         if (!strcmp(p->regions[i].name, name)) return &p->regions[i];
     p->regions = cli_realloc(p->regions, (size_t)(p->n_regions + 1) * sizeof *p->regions);
-    profile_region *r = &p->regions[p->n_regions++];
-    size_t bytes = (size_t)p->n_samples * sizeof(double);
-    *r = (profile_region){.kind = info->kind};
-    r->seconds = memset(cli_realloc(NULL, bytes), 0, bytes);
-    r->plain = memset(cli_realloc(NULL, bytes), 0, bytes);
-    memcpy(r->name, name, sizeof name);
-    return r;
+    init_region(p, &p->regions[p->n_regions], info->kind, name);
+    return &p->regions[p->n_regions++];
 }
 
 /* The launch of a node in a plan; -1: none. */
@@ -65,19 +68,39 @@ static void add_plain(profile_region *r, const tn_launch_info *info, const profi
     }
 }
 
-static double mean(const double *v, int32_t n) {
-    return cli_spread_of(v, (size_t)n).mean;
+static int longer(const void *a, const void *b) {
+    double x = ((const profile_region *)a)->mean, y = ((const profile_region *)b)->mean;
+    return (x < y) - (x > y);
 }
 
-static const profile *g_sorted; /* qsort has no place for it */
-
-static int longer(const void *a, const void *b) {
-    const profile_region *x = a, *y = b;
-    double d = mean(y->seconds, g_sorted->n_samples) - mean(x->seconds, g_sorted->n_samples);
-    return d < 0 ? -1 : d > 0;
+/* Adds up, and compares sample by sample with the other plan's launches. */
+static void sum_up(profile *p, const profile *other) {
+    size_t n = (size_t)p->n_samples, n_all = (size_t)p->n_regions + 1;
+    double *chances = cli_realloc(NULL, n_all * sizeof *chances);
+    for (int32_t i = 0; i < p->n_regions; i++) {
+        profile_region *r = &p->regions[i];
+        p->all.n += r->n;
+        p->all.n_plain += r->n_plain;
+        p->all.bytes += r->bytes;
+        for (size_t s = 0; s < n; s++) {
+            p->all.seconds[s] += r->seconds[s];
+            p->all.plain[s] += r->plain[s];
+        }
+    }
+    for (int32_t i = 0; i <= p->n_regions; i++) {
+        profile_region *r = i < p->n_regions ? &p->regions[i] : &p->all;
+        r->mean = cli_spread_of(r->seconds, n).mean;
+        if (other) r->change = cli_paired(r->plain, r->seconds, n);
+        chances[i] = r->change.p;
+    }
+    cli_holm(chances, n_all);
+    for (int32_t i = 0; i < p->n_regions; i++) p->regions[i].change.p = chances[i];
+    p->all.change.p = chances[p->n_regions];
+    free(chances);
 }
 
 void profile_make_regions(profile *p, const profile *other) {
+    init_region(p, &p->all, "", "all launches");
     for (int32_t l = 0; l < p->n_launches; l++) {
         tn_launch_info info;
         tn_launch_get_info(p->e->session, p->phase, l, &info);
@@ -87,14 +110,15 @@ void profile_make_regions(profile *p, const profile *other) {
         for (int32_t s = 0; s < p->n_samples; s++) r->seconds[s] += *launch_seconds(p, s, l);
         if (other) add_plain(r, &info, other);
     }
-    g_sorted = p;
+    sum_up(p, other);
     qsort(p->regions, (size_t)p->n_regions, sizeof *p->regions, longer);
 }
 
 void profile_free(profile *p) {
-    for (int32_t i = 0; i < p->n_regions; i++) {
-        free(p->regions[i].seconds);
-        free(p->regions[i].plain);
+    for (int32_t i = 0; i <= p->n_regions; i++) {
+        profile_region *r = i < p->n_regions ? &p->regions[i] : &p->all;
+        free(r->seconds);
+        free(r->plain);
     }
     free(p->regions);
     free(p->launch);
@@ -103,45 +127,40 @@ void profile_free(profile *p) {
 
 /* ---- text ---- */
 
-static double total(const profile *p) {
-    double sum = 0;
-    for (int32_t i = 0; i < p->n_regions; i++) sum += mean(p->regions[i].seconds, p->n_samples);
-    return sum;
-}
-
-static uint64_t hash_of(const profile *p) {
-    return p->phase == TN_PHASE_DECODE ? p->e->info.decode_hash : p->e->info.prefill_hash;
-}
-
 static void print_head(const profile *p) {
     char test[64];
     bool decode = p->phase == TN_PHASE_DECODE;
     bench_test_name(test, sizeof test, decode ? 0 : p->n_tokens, decode ? p->n_samples : 0, p->depth);
     printf("%s on %s, fuse %s: %d launches a step, plan %016" PRIx64 "\n", test, p->e->about.backend, p->fuse,
-           p->n_launches, hash_of(p));
-    printf("a %s: %.3f ms in launches; %.3f ms in all when they are timed, %.3f ms when not\n",
-           decode ? "token" : "prompt", 1e3 * total(p), 1e3 * p->timed / p->n_samples,
-           1e3 * p->untimed / p->n_samples);
-    if (p->peak > 0) printf("the memory was measured at %.1f GB/s\n", 1e-9 * p->peak);
+           p->n_launches, bench_plan_hash(&p->e->info, p->phase));
+    printf(
+        "a %s: %.3f ms in launches, %.3f ms before the first; %.3f ms in all when they are timed, %.3f ms when not\n",
+        decode ? "token" : "prompt", 1e3 * p->all.mean, 1e3 * p->begin / p->n_samples, 1e3 * p->timed / p->n_samples,
+        1e3 * p->untimed / p->n_samples);
+    if (p->peak > 0)
+        printf("the memory was measured at %.1f GB/s (* above that: a cache had a part, or the memory was busier "
+               "when measured)\n",
+               1e-9 * p->peak);
     putchar('\n');
 }
 
 static void print_row(const profile *p, const char *name, int32_t calls, double seconds, double bytes) {
     char of_peak[20] = "";
-    if (p->peak > 0) snprintf(of_peak, sizeof of_peak, "%.1f %%", 100 * bytes / seconds / p->peak);
-    printf("| %-52s | %5d | %10.1f | %6.2f %% | %10.3f | %8.2f | %8s |\n", name, calls, 1e6 * seconds,
-           100 * seconds / total(p), 1e-6 * bytes, 1e-9 * bytes / seconds, of_peak);
+    double share = bytes / seconds / p->peak;
+    if (p->peak > 0) snprintf(of_peak, sizeof of_peak, "%.1f %%%s", 100 * share, share > 1 ? " *" : "  ");
+    printf("| %-52s | %5d | %10.1f | %6.2f %% | %10.3f | %8.2f | %10s |\n", name, calls, 1e6 * seconds,
+           100 * seconds / p->all.mean, 1e-6 * bytes, 1e-9 * bytes / seconds, of_peak);
 }
 
 static void print_rule(void) {
     printf("| ---------------------------------------------------- | ----: | ---------: | -------: | ---------: | "
            "-------: | "
-           "-------: |\n");
+           "---------: |\n");
 }
 
 /* Regions of one kind together. */
 static void print_kinds(const profile *p) {
-    printf("\n| %-52s | %5s | %10s | %8s | %10s | %8s | %8s |\n", "by kind", "calls", "us", "share", "MB", "GB/s",
+    printf("\n| %-52s | %5s | %10s | %8s | %10s | %8s | %10s |\n", "by kind", "calls", "us", "share", "MB", "GB/s",
            "of peak");
     print_rule();
     for (int32_t i = 0; i < p->n_regions; i++) {
@@ -154,7 +173,7 @@ static void print_kinds(const profile *p) {
             const profile_region *r = &p->regions[k];
             if (strcmp(r->kind, kind)) continue;
             calls += r->n;
-            seconds += mean(r->seconds, p->n_samples);
+            seconds += r->mean;
             bytes += r->bytes;
         }
         print_row(p, kind, calls, seconds, bytes);
@@ -162,77 +181,55 @@ static void print_kinds(const profile *p) {
 }
 
 void profile_print(const profile *p) {
-    double bytes = 0;
     print_head(p);
-    printf("| %-52s | %5s | %10s | %8s | %10s | %8s | %8s |\n", "launch", "calls", "us", "share", "MB", "GB/s",
+    printf("| %-52s | %5s | %10s | %8s | %10s | %8s | %10s |\n", "launch", "calls", "us", "share", "MB", "GB/s",
            "of peak");
     print_rule();
     for (int32_t i = 0; i < p->n_regions; i++) {
         const profile_region *r = &p->regions[i];
-        print_row(p, r->name, r->n, mean(r->seconds, p->n_samples), r->bytes);
-        bytes += r->bytes;
+        print_row(p, r->name, r->n, r->mean, r->bytes);
     }
-    print_row(p, "all", p->n_launches, total(p), bytes);
+    print_row(p, "all", p->n_launches, p->all.mean, p->all.bytes);
     print_kinds(p);
 }
 
-static void print_pair(const char *name, int32_t plain_calls, int32_t calls, cli_spread plain, cli_spread fused) {
-    /* less is better */
-    cli_verdict verdict = cli_judge(fused, plain);
-    double p = cli_welch(plain, fused);
+static void print_pair(const profile *p, const profile_region *r) {
     char chance[20] = "-";
-    if (!isnan(p)) snprintf(chance, sizeof chance, "%.4f", p);
-    printf("| %-52s | %5d | %10.1f | %5d | %10.1f | %+7.1f %% | %7s | %-12s |\n", name, plain_calls, 1e6 * plain.mean,
-           calls, 1e6 * fused.mean, 100 * (fused.mean / plain.mean - 1), chance, cli_verdict_name(verdict));
+    if (!isnan(r->change.p)) snprintf(chance, sizeof chance, "%.4f", r->change.p);
+    printf("| %-52s | %5d | %10.1f | %5d | %10.1f | %+7.1f %% | %8s | %-12s |\n", r->name, r->n_plain,
+           1e6 * cli_spread_of(r->plain, (size_t)p->n_samples).mean, r->n, 1e6 * r->mean, 100 * (r->change.ratio - 1),
+           chance, cli_verdict_name(cli_judge(r->change.p, r->change.ratio > 1)));
 }
 
 void profile_print_comparison(const profile *p, const profile *plain) {
-    size_t n = (size_t)p->n_samples;
-    double *sums[2];
-    int32_t calls = 0;
-    const profile *of[] = {plain, p};
-    for (int k = 0; k < 2; k++) {
-        sums[k] = memset(cli_realloc(NULL, n * sizeof(double)), 0, n * sizeof(double));
-        for (size_t s = 0; s < n; s++)
-            for (int32_t l = 0; l < of[k]->n_launches; l++) sums[k][s] += *launch_seconds(of[k], (int32_t)s, l);
-    }
-    printf("\n| %-52s | %5s | %10s | %5s | %10s | %9s | %7s | %-12s |\n", "region: its nodes one by one, and as here",
-           "calls", "plain us", "calls", "fused us", "change", "p", "fused is");
-    printf("| ---------------------------------------------------- | ----: | ---------: | ----: | ---------: | "
-           "--------: | "
-           "------: | ------------ |\n");
-    for (int32_t i = 0; i < p->n_regions; i++) {
-        const profile_region *r = &p->regions[i];
-        calls += r->n_plain;
-        print_pair(r->name, r->n_plain, r->n, cli_spread_of(r->plain, n), cli_spread_of(r->seconds, n));
-    }
-    print_pair("all launches", calls, p->n_launches, cli_spread_of(sums[0], n), cli_spread_of(sums[1], n));
-    printf("\na step, launches not timed: %.3f ms plain, %.3f ms fused\n", 1e3 * plain->untimed / (double)n,
-           1e3 * p->untimed / (double)n);
-    for (int k = 0; k < 2; k++) free(sums[k]);
+    printf("\n| %-52s | %5s | %10s | %5s | %10s | %9s | %8s | %-12s |\n", "region: its nodes one by one, and as here",
+           "calls", "plain us", "calls", "fused us", "change", "p (Holm)", "fused is");
+    puts("| ---------------------------------------------------- | ----: | ---------: | ----: | ---------: | "
+         "--------: | -------: | ------------ |");
+    for (int32_t i = 0; i < p->n_regions; i++) print_pair(p, &p->regions[i]);
+    print_pair(p, &p->all);
+    printf("\na step, launches not timed: %.3f ms plain, %.3f ms fused\n", 1e3 * plain->untimed / p->n_samples,
+           1e3 * p->untimed / p->n_samples);
 }
 
 /* ---- JSON ---- */
 
 static json_t *json_spread(const double *v, int32_t n) {
-    cli_spread s = cli_spread_of(v, (size_t)n);
-    return json_pack("{s:f, s:f}", "mean", s.mean, "stddev", s.deviation);
+    return bench_json_spread(cli_spread_of(v, (size_t)n));
 }
 
 static json_t *json_region(const profile *p, const profile_region *r, bool compared) {
-    double seconds = mean(r->seconds, p->n_samples);
-    json_t *j = json_pack("{s:s, s:s, s:i, s:o, s:f, s:f, s:f, s:o}", "launch", r->name, "kind", r->kind, "calls",
-                          r->n, "seconds", json_spread(r->seconds, p->n_samples), "share", seconds / total(p),
-                          "bytes", r->bytes, "bytes_per_second", r->bytes / seconds, "of_peak",
-                          p->peak > 0 ? json_real(r->bytes / seconds / p->peak) : json_null());
+    double rate = r->bytes / r->mean;
+    json_t *j = json_pack("{s:s, s:s, s:i, s:o, s:o, s:f, s:o, s:o}", "launch", r->name, "kind", r->kind, "calls",
+                          r->n, "seconds", json_spread(r->seconds, p->n_samples), "share",
+                          bench_json_real(r->mean / p->all.mean), "bytes", r->bytes, "bytes_per_second",
+                          bench_json_real(rate), "of_peak", bench_json_real(p->peak > 0 ? rate / p->peak : NAN));
     if (!compared) return j;
-    cli_spread fused = cli_spread_of(r->seconds, (size_t)p->n_samples),
-               plain = cli_spread_of(r->plain, (size_t)p->n_samples);
-    double chance = cli_welch(plain, fused);
     json_object_set_new(j, "plain_calls", json_integer(r->n_plain));
     json_object_set_new(j, "plain_seconds", json_spread(r->plain, p->n_samples));
-    json_object_set_new(j, "p", isnan(chance) ? json_null() : json_real(chance));
-    json_object_set_new(j, "verdict", json_string(cli_verdict_name(cli_judge(fused, plain))));
+    json_object_set_new(j, "change", bench_json_real(r->change.ratio - 1));
+    json_object_set_new(j, "p", bench_json_real(r->change.p));
+    json_object_set_new(j, "verdict", json_string(cli_verdict_name(cli_judge(r->change.p, r->change.ratio > 1))));
     return j;
 }
 
@@ -241,12 +238,13 @@ json_t *profile_json(const profile *p, bool compared) {
     json_t *regions = json_array();
     for (int32_t i = 0; i < p->n_regions; i++)
         json_array_append_new(regions, json_region(p, &p->regions[i], compared));
-    snprintf(hash, sizeof hash, "%016" PRIx64, hash_of(p));
-    return json_pack("{s:s, s:o, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:o, s:o}", "build_version",
-                     tn_version(), "model_type", cli_json_text(p->e->about.name, strlen(p->e->about.name)), "device",
-                     p->e->about.backend, "phase", p->phase == TN_PHASE_DECODE ? "decode" : "prefill", "fuse",
-                     p->fuse, "plan_hash", hash, "n_tokens", p->n_tokens, "n_depth", p->depth, "samples",
-                     p->n_samples, "launches", p->n_launches, "launch_seconds", total(p), "timed_seconds",
+    snprintf(hash, sizeof hash, "%016" PRIx64, bench_plan_hash(&p->e->info, p->phase));
+    return json_pack("{s:s, s:o, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:o, s:o}",
+                     "build_version", tn_version(), "model_type",
+                     cli_json_text(p->e->about.type, strlen(p->e->about.type)), "device", p->e->about.backend,
+                     "phase", p->phase == TN_PHASE_DECODE ? "decode" : "prefill", "fuse", p->fuse, "plan_hash", hash,
+                     "n_tokens", p->n_tokens, "n_depth", p->depth, "samples", p->n_samples, "launches", p->n_launches,
+                     "launch_seconds", p->all.mean, "begin_seconds", p->begin / p->n_samples, "timed_seconds",
                      p->timed / p->n_samples, "untimed_seconds", p->untimed / p->n_samples, "peak_bytes_per_second",
-                     p->peak > 0 ? json_real(p->peak) : json_null(), "regions", regions);
+                     bench_json_real(p->peak > 0 ? p->peak : NAN), "regions", regions);
 }

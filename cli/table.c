@@ -1,10 +1,12 @@
-/* The results of bench. Names of tests, columns and fields are llama-bench's, so that what reads its output reads
- * this. */
+/* The results of bench. The columns of the table, and the fields before our own, are llama-bench's in its order, so that
+ * its users' scripts read them. What tenon gives no choice of has llama-bench's default there: a script that looks for
+ * rows of two programs which agree in these finds them. */
 #include "bench.h"
 #include "out.h"
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,18 +39,17 @@ void bench_test_name(char *out, size_t cap, int64_t n_prompt, int64_t n_gen, int
     if (n_depth && (size_t)n < cap) snprintf(out + n, cap - (size_t)n, " @ d%" PRId64, n_depth);
 }
 
-static const char *model_type(const bench_row *r) {
-    if (r->about->name && *r->about->name) return r->about->name;
-    return r->about->architecture;
-}
-
-static const char *base_name(const char *path) {
+const char *bench_base_name(const char *path) {
     const char *slash = strrchr(path, '/');
     return slash ? slash + 1 : path;
 }
 
-static const char *backend(const bench_table *t) {
-    return t->o->backend ? t->o->backend : "cpu";
+json_t *bench_json_real(double v) {
+    return isfinite(v) ? json_real(v) : json_null();
+}
+
+json_t *bench_json_spread(cli_spread s) {
+    return json_pack("{s:f, s:f, s:I}", "mean", s.mean, "stddev", s.deviation, "n", (json_int_t)s.n);
 }
 
 /* ---- markdown ---- */
@@ -70,24 +71,81 @@ static void format_count(char *out, size_t cap, uint64_t n) {
         snprintf(out, cap, "%.2f B", (double)n * 1e-9);
 }
 
-static void markdown_head(void) {
-    printf("| %-30s | %10s | %10s | %-10s | %7s | %-8s | %15s | %20s |\n", "model", "size", "params", "backend",
-           "threads", "fuse", "test", "t/s");
-    printf("| ------------------------------ | ---------: | ---------: | ---------- | ------: | -------- | "
-           "--------------: | -------------------: |\n");
+static const char *const kv_types[] = {"f16", "q8_0", "f32"}, *const act_types[] = {"int8", "f32"};
+
+static bool on_cpu(const cli_options *o) {
+    return !o->backend || !strncmp(o->backend, "cpu", 3);
+}
+
+/* As llama-bench calls the same: CPU, CUDA, WebGPU. */
+static const char *backend(const cli_options *o) {
+    static const char *const names[][2] = {{"cuda", "CUDA"}, {"webgpu", "WebGPU"}};
+    for (size_t i = 0; i < 2 && o->backend; i++)
+        if (!strncmp(o->backend, names[i][0], strlen(names[i][0]))) return names[i][1];
+    return on_cpu(o) ? "CPU" : o->backend;
+}
+
+enum { MAX_COLUMNS = 12 };
+
+typedef struct columns {
+    struct column {
+        const char *name;
+        int width; /* of the cells; less than 0: to the left */
+        char cell[100];
+    } at[MAX_COLUMNS];
+    int n;
+} columns;
+
+__attribute__((format(printf, 4, 5))) static void add_column(columns *c, const char *name, int width,
+                                                             const char *format, ...) {
+    struct column *at = &c->at[c->n++];
+    at->name = name;
+    at->width = width;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(at->cell, sizeof at->cell, format, args);
+    va_end(args);
+}
+
+/* llama-bench's columns, those that are options only where they are not at their defaults, and our fuse. */
+static void fill_columns(columns *c, const cli_options *o, const bench_row *r) {
+    char size[32], params[32];
+    cli_spread s = bench_speed(r);
+    format_size(size, sizeof size, r->about->file_bytes);
+    format_count(params, sizeof params, r->about->n_params);
+    add_column(c, "model", -30, "%s", r->about->type);
+    add_column(c, "size", 10, "%s", size);
+    add_column(c, "params", 10, "%s", params);
+    add_column(c, "backend", -10, "%s", backend(o));
+    if (on_cpu(o) || o->thread_counts.n) add_column(c, "threads", 7, "%d", r->threads);
+    if (r->info->n_ubatch != 512) add_column(c, "n_ubatch", 8, "%d", r->info->n_ubatch);
+    if (o->kv_type != TN_KV_F16) {
+        add_column(c, "type_k", 6, "%s", kv_types[o->kv_type]);
+        add_column(c, "type_v", 6, "%s", kv_types[o->kv_type]);
+    }
+    if (o->flash_attn > 1) add_column(c, "fa", 4, "%s", "1");
+    if (o->act != TN_ACT_INT8) add_column(c, "act", 4, "%s", act_types[o->act]);
+    add_column(c, "fuse", -8, "%s", r->fuse);
+    add_column(c, "test", 15, "%s", r->test);
+    add_column(c, "t/s", 20, "%.2f ± %.2f", s.mean, s.deviation);
 }
 
 static void markdown_row(const bench_table *t, const bench_row *r) {
-    char size[32], params[32], test[64], speed[64];
-    cli_spread s = bench_speed(r);
-    const char *name = *model_type(r) ? model_type(r) : base_name(r->path);
-    format_size(size, sizeof size, r->about->file_bytes);
-    format_count(params, sizeof params, r->about->n_params);
-    bench_test_name(test, sizeof test, r->n_prompt, r->n_gen, r->n_depth);
-    snprintf(speed, sizeof speed, "%.2f ± %.2f", s.mean, s.deviation);
-    /* the sign takes two bytes and one column */
-    printf("| %-30s | %10s | %10s | %-10s | %7d | %-8s | %15s | %21s |\n", name, size, params, backend(t), r->threads,
-           r->fuse, test, speed);
+    columns c = {.n = 0};
+    fill_columns(&c, t->o, r);
+    for (int i = 0; i < c.n && !t->n_rows; i++) printf("| %*s ", c.at[i].width, c.at[i].name);
+    if (!t->n_rows) puts("|");
+    for (int i = 0; i < c.n && !t->n_rows; i++) {
+        char line[40];
+        int width = abs(c.at[i].width);
+        memset(line, '-', (size_t)width);
+        if (c.at[i].width > 0) line[width - 1] = ':';
+        printf("| %.*s ", width, line);
+    }
+    if (!t->n_rows) puts("|");
+    for (int i = 0; i < c.n; i++) /* the sign in the last takes two bytes and one column */
+        printf("| %*s ", c.at[i].width + (i == c.n - 1), c.at[i].cell);
+    puts("|");
 }
 
 /* ---- fields, for programs ---- */
@@ -100,77 +158,140 @@ static json_t *samples(const bench_row *r, bool per_second) {
     return list;
 }
 
-/* One row as an object: the columns of CSV are its keys, in this order. */
-static json_t *fields(const bench_table *t, const bench_row *r) {
-    static const char *const kv_types[] = {"f16", "q8_0", "f32"}, *const act_types[] = {"int8", "f32"};
-    cli_spread ns = measure(r, nanoseconds), ts = bench_speed(r);
-    char when[32], hash[32];
-    strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", gmtime(&r->started));
-    snprintf(hash, sizeof hash, "%016" PRIx64, r->info->plan_hash);
-    return json_pack(
-        "{s:s, s:s, s:s, s:o, s:I, s:I, s:s, s:i, s:i, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:s, s:I, s:I, s:f, s:f,"
-        " s:s, s:i, s:I, s:I, s:o, s:o}",
-        "build_version", tn_version(), "backends", backend(t), "model_filename", r->path, "model_type",
-        cli_json_text(model_type(r), strlen(model_type(r))), "model_size", (json_int_t)r->about->file_bytes,
-        "model_n_params", (json_int_t)r->about->n_params, "device", r->about->backend, "n_threads", r->threads,
-        "n_ubatch", r->info->n_ubatch, "type_k", kv_types[t->o->kv_type], "type_v", kv_types[t->o->kv_type], "act",
-        act_types[t->o->act], "fuse", r->fuse, "n_prompt", r->n_prompt, "n_gen", r->n_gen, "n_depth", r->n_depth,
-        "test_time", when, "avg_ns", (json_int_t)llround(ns.mean), "stddev_ns", (json_int_t)llround(ns.deviation),
-        "avg_ts", ts.mean, "stddev_ts", ts.deviation, "plan_hash", hash, "launches",
-        r->n_prompt ? r->info->launches_prefill : r->info->launches_decode, "decode_bytes",
-        (json_int_t)r->info->decode_bytes, "kv_bytes", (json_int_t)r->info->kv_bytes, "samples_ns", samples(r, false),
-        "samples_ts", samples(r, true));
+/* What ran where. */
+static json_t *setting_fields(const cli_options *o, const bench_row *r) {
+    char processor[200];
+    const char *type = r->about->type;
+    tn_processor_name(processor, sizeof processor);
+    return json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:i, s:i, s:i}", "build_commit", TN_COMMIT,
+                     "build_number", TN_COMMIT_NUMBER, "cpu_info", processor, "gpu_info",
+                     on_cpu(o) ? "" : r->about->backend, "backends", backend(o), "model_filename", r->path,
+                     "model_type", cli_json_text(type, strlen(type)), "model_size", (json_int_t)r->about->file_bytes,
+                     "model_n_params", (json_int_t)r->about->n_params, "n_batch", BENCH_BATCH, "n_ubatch",
+                     r->info->n_ubatch, "n_threads", r->threads);
 }
 
-static void csv_text(const char *s) {
-    putchar('"');
-    for (; *s; s++) {
-        if (*s == '"') putchar('"');
+/* "all" is -1. */
+static int n_gpu_layers(const cli_options *o) {
+    return o->gpu_layers && strcmp(o->gpu_layers, "all") ? atoi(o->gpu_layers) : -1;
+}
+
+static json_t *option_fields(const cli_options *o) {
+    return json_pack("{s:s, s:b, s:i, s:s, s:s, s:i, s:i, s:s, s:i, s:b, s:i, s:s, s:s, s:s, s:s, s:s, s:b, s:i, s:b,"
+                     " s:b, s:i, s:i}",
+                     "cpu_mask", "0x0", "cpu_strict", 0, "poll", 50, "type_k", kv_types[o->kv_type], "type_v",
+                     kv_types[o->kv_type], "n_gpu_layers", n_gpu_layers(o), "n_cpu_moe", 0, "split_mode", "layer",
+                     "main_gpu", 0, "no_kv_offload", 0, "flash_attn", o->flash_attn > 1 ? 1 : -1, "devices", "auto",
+                     "tensor_split", "0.00", "tensor_buft_overrides", "none", "load_mode", "auto", "lazy_mode",
+                     "auto", "embeddings", 0, "no_op_offload", 0, "no_host", 0, "repack", 1, "fit_target", 0,
+                     "fit_min_ctx", 0);
+}
+
+static json_t *test_fields(const bench_row *r) {
+    cli_spread ns = measure(r, nanoseconds), ts = bench_speed(r);
+    char when[32];
+    strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", gmtime(&r->started));
+    return json_pack("{s:i, s:i, s:i, s:s, s:I, s:I, s:f, s:f, s:o, s:o}", "n_prompt", r->n_prompt, "n_gen", r->n_gen,
+                     "n_depth", r->n_depth, "test_time", when, "avg_ns", (json_int_t)llround(ns.mean), "stddev_ns",
+                     (json_int_t)llround(ns.deviation), "avg_ts", ts.mean, "stddev_ts", ts.deviation, "samples_ns",
+                     samples(r, false), "samples_ts", samples(r, true));
+}
+
+/* use_mmap: what llama-bench said before there was load_mode. */
+static json_t *own_fields(const cli_options *o, const bench_row *r) {
+    char hash[32];
+    snprintf(hash, sizeof hash, "%016" PRIx64, r->info->plan_hash);
+    return json_pack("{s:b, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:I}", "use_mmap", 1, "build_version", tn_version(),
+                     "device", r->about->backend, "act", act_types[o->act], "fuse", r->fuse, "plan_hash", hash,
+                     "launches", r->n_prompt ? r->info->launches_prefill : r->info->launches_decode, "decode_bytes",
+                     (json_int_t)r->info->decode_bytes, "kv_bytes", (json_int_t)r->info->kv_bytes);
+}
+
+/* One row as an object, in order; with only_theirs, what llama-bench has and no more. */
+static json_t *fields(const cli_options *o, const bench_row *r, bool only_theirs) {
+    json_t *row = setting_fields(o, r);
+    json_object_update_new(row, option_fields(o));
+    json_object_update_new(row, test_fields(r));
+    if (!only_theirs) json_object_update_new(row, own_fields(o, r));
+    if (!only_theirs && r->more) json_object_update(row, r->more);
+    return row;
+}
+
+/* ---- CSV and SQL: what is no list, as text ---- */
+
+static void put_quoted(const json_t *value, char quote) {
+    char number[40] = "";
+    if (json_is_boolean(value)) snprintf(number, sizeof number, "%d", json_is_true(value));
+    if (json_is_integer(value)) snprintf(number, sizeof number, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+    if (json_is_real(value)) snprintf(number, sizeof number, "%.9g", json_real_value(value));
+    putchar(quote);
+    for (const char *s = json_is_string(value) ? json_string_value(value) : number; *s; s++) {
+        if (*s == quote) putchar(quote);
         putchar(*s);
     }
-    putchar('"');
+    putchar(quote);
 }
 
-/* A row, its keys before it where it is the first. Lists have no column. */
-static void csv_row(json_t *row, bool first) {
-    const char *key;
+static void put_keys(json_t *row, const char *comma, bool types) {
+    const char *key, *between = "";
     json_t *value;
-    const char *comma = "";
-    if (first) {
-        json_object_foreach(row, key, value) {
-            if (json_is_array(value)) continue;
-            printf("%s%s", comma, key);
-            comma = ",";
-        }
-        putchar('\n');
-    }
-    comma = "";
     json_object_foreach(row, key, value) {
         if (json_is_array(value)) continue;
-        fputs(comma, stdout);
-        comma = ",";
-        if (json_is_string(value))
-            csv_text(json_string_value(value));
-        else
-            json_dumpf(value, stdout, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
+        printf("%s%s", between, key);
+        if (types) fputs(json_is_string(value) ? " TEXT" : json_is_real(value) ? " REAL" : " INTEGER", stdout);
+        between = comma;
     }
+}
+
+static void put_values(json_t *row, const char *comma, char quote) {
+    const char *key, *between = "";
+    json_t *value;
+    json_object_foreach(row, key, value) {
+        if (json_is_array(value)) continue;
+        fputs(between, stdout);
+        put_quoted(value, quote);
+        between = comma;
+    }
+}
+
+static void csv_row(json_t *row, bool first) {
+    if (first) {
+        put_keys(row, ",", false);
+        putchar('\n');
+    }
+    put_values(row, ",", '"');
     putchar('\n');
+}
+
+static void sql_row(json_t *row, bool first) {
+    if (first) {
+        fputs("CREATE TABLE IF NOT EXISTS llama_bench (\n  ", stdout);
+        put_keys(row, ",\n  ", true);
+        puts("\n);\n");
+    }
+    fputs("INSERT INTO llama_bench (", stdout);
+    put_keys(row, ", ", false);
+    fputs(") VALUES (", stdout);
+    put_values(row, ", ", '\'');
+    puts(");");
 }
 
 /* ---- the table ---- */
 
-static cli_table kind(const bench_table *t) {
-    return t->o->json ? CLI_TABLE_JSON : (cli_table)t->o->table;
+static cli_table kind(const cli_options *o) {
+    return o->json ? CLI_TABLE_JSON : (cli_table)o->table;
+}
+
+bool bench_for_people(const cli_options *o) {
+    return kind(o) == CLI_TABLE_MD;
 }
 
 void bench_table_row(bench_table *t, const bench_row *r) {
-    json_t *row = kind(t) == CLI_TABLE_MD ? NULL : fields(t, r);
-    switch (kind(t)) {
-    case CLI_TABLE_MD:
-        if (!t->n_rows) markdown_head();
-        markdown_row(t, r);
-        break;
+    json_t *row = bench_for_people(t->o) ? NULL : fields(t->o, r, kind(t->o) == CLI_TABLE_SQL);
+    switch (kind(t->o)) {
+    case CLI_TABLE_MD: markdown_row(t, r); break;
     case CLI_TABLE_CSV: csv_row(row, t->n_rows == 0); break;
+    case CLI_TABLE_SQL: sql_row(row, t->n_rows == 0); break;
     case CLI_TABLE_JSON:
         fputs(t->n_rows ? ",\n" : "[\n", stdout);
         json_dumpf(row, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
@@ -186,5 +307,6 @@ void bench_table_row(bench_table *t, const bench_row *r) {
 }
 
 void bench_table_end(bench_table *t) {
-    if (kind(t) == CLI_TABLE_JSON && t->n_rows) puts("\n]");
+    if (kind(t->o) == CLI_TABLE_JSON && t->n_rows) puts("\n]");
+    if (bench_for_people(t->o) && t->n_rows) printf("\nbuild: %s (%d)\n", TN_COMMIT, TN_COMMIT_NUMBER);
 }

@@ -71,6 +71,7 @@ typedef struct tn_model_options {
 
 typedef struct tn_model_info {
     const char *architecture, *name; /* owned by the model */
+    const char *type;                /* architecture, size and block types: "llama 1B Q4_K - Medium" */
     const char *backend;             /* device in words */
     int32_t n_vocab, n_layer, n_embd, n_ctx_train;
     uint64_t n_params;
@@ -166,26 +167,40 @@ TN_API tn_status tn_session_open(tn_session **session, tn_model *model, const tn
 TN_API void tn_session_close(tn_session **session);
 TN_API void tn_session_get_info(const tn_session *session, tn_session_info *info);
 
+/* What is wanted of a step, as bits: the rest is not computed, or stays on the device. */
+enum { TN_WANT_LOGITS = 1, TN_WANT_CHOSEN = 2, TN_WANT_BEST = 4 };
+enum { TN_N_BEST = 64 }; /* so many are the best, or all where the vocabulary has fewer */
+
 /* A batch of tokens, appended to their sequences in order. Tokens of different sequences may be mixed. */
 typedef struct tn_batch {
     const int32_t *ids;
     const int32_t *seqs; /* 0 .. n_seq-1 per token; NULL: all belong to sequence 0 */
     int32_t n_tokens;
-    bool chosen_only; /* only tn_chosen() will be asked for: the logits stay on the device */
+    int want; /* of the rows; 0: TN_WANT_LOGITS */
 } tn_batch;
 
-/* Runs the model over a batch. Logits are kept for the last token of each sequence in the batch (sequences in order of
+/* Runs the model over a batch. What is wanted is kept for the last token of each sequence in the batch (sequences in order of
  * first appearance), or for every token in batch order when the session was opened with all_logits; they stay valid
- * until the next step. TN_ERR_INPUT when a sequence would outgrow the context, TN_ERR_USAGE for an empty batch or an id or
- * sequence out of range: nothing has been appended then, and the last step's logits stay. When the device fails, the
+ * until the next step. TN_ERR_INPUT when a sequence would outgrow the context, TN_ERR_USAGE for an empty batch, an id or
+ * sequence out of range, or the best of a session opened with all_logits: nothing has been appended then, and the last step's logits stay. When the device fails, the
  * batch's tokens are taken back; where the model's state cannot be, the batch's sequences are cleared. */
 TN_API tn_status tn_step(tn_session *session, const tn_batch *batch, tn_error *err);
 
-/* Logits of row i of the last step, n_vocab floats; NULL when there is no such row, or they stayed on the device. */
+/* Logits of row i of the last step, n_vocab floats; NULL when there is no such row, or they were not wanted. */
 TN_API const float *tn_logits(const tn_session *session, int32_t row);
 TN_API int32_t tn_logits_rows(const tn_session *session);
-/* The likeliest token by row i of the last step, of equal ones the lowest; -1 when there is no such row. */
+/* The likeliest token by row i of the last step, of equal ones the lowest; -1 when there is no such row, or it was not wanted. */
 TN_API int32_t tn_chosen(const tn_session *session, int32_t row);
+
+/* Tokens with their logits: the greater first (what is not a number counts as -INFINITY), of equal ones the lower id. */
+typedef struct tn_candidates {
+    const int32_t *ids;
+    const float *logits;
+    int32_t n;
+} tn_candidates;
+
+/* The best by row i of the last step; none (n is 0) when there is no such row, or they were not wanted. */
+TN_API tn_candidates tn_best(const tn_session *session, int32_t row);
 
 typedef struct tn_greedy {
     int32_t seq; /* the sequence */
@@ -250,6 +265,11 @@ TN_API void tn_sampler_close(tn_sampler **sampler);
 TN_API void tn_sampler_accept(tn_sampler *sampler, int32_t id);
 /* Picks the next token. Does not accept it. The same seed, logits and history give the same token. */
 TN_API int32_t tn_sampler_pick(tn_sampler *sampler, const float *logits);
+/* How many of the best logits the next token depends on, whatever the history; 0: on all of them. Where it is 1, the likeliest token is it. */
+TN_API int32_t tn_sampler_needs(const tn_sampler *sampler);
+/* Picks from the best logits, at least as many as it needs, what tn_sampler_pick() picks from all of them: the same token, with the same
+ * random numbers. -1: they are too few. */
+TN_API int32_t tn_sampler_pick_from(tn_sampler *sampler, const tn_candidates *best);
 
 /* The k likeliest tokens, or all where there are fewer, likeliest first (of equal ones the lower id), with the natural
  * logarithms of their probabilities: the softmax of the logits as they are, before any step of a sampler. A logit that
@@ -320,6 +340,9 @@ typedef struct tn_verify_options {
 
 /* Fused against unfused, backend against reference. A line (or JSON object) per check; TN_ERR_CHECK when one fails. */
 TN_API tn_status tn_verify(const tn_verify_options *options, tn_sink out, tn_error *err);
+
+/* The host's processor in words; "" where the system does not tell. */
+TN_API void tn_processor_name(char *out, size_t cap);
 
 typedef struct tn_doctor_options {
     bool json;

@@ -57,6 +57,7 @@ compile rows-route rows COUNT=0 N_ROW_OPS=2 \
     "ROW_OPS={OP_SOFTMAX,0,256,-1,0,0,0,-1},{OP_TOP_K,1,8,0,-2,0,-1,2,256,1,3}"
 compile rows-sum rows COUNT=0 N_ROW_OPS=1 "ROW_OPS={OP_EXPERT_SUM,0,512,-1,-2,0,-1,2,8}"
 compile argmax argmax COUNT=1 COLS=32000 EACH=4096 SHARES=8 INPUT=0 OUTPUT=1
+compile best best COUNT=1 COLS=151936 EACH=4096 SHARES=38 BEST=64 INPUT=0 IDS=1 NUMBERS=2
 compile rows-write rows COUNT=0 N_ROW_OPS=1 "ROW_OPS={OP_KV_WRITE,0,256,-1,-2,0,-1,-1}" KV_TYPE=1 KV_HEADS=2 \
     KV_K_DIM=128 KV_V_DIM=128
 for layout in $layouts; do
@@ -89,7 +90,7 @@ for kv in 0:0 1:0 2:0 0:1; do
         KV_HEADS=2 KV_K_DIM=128 KV_V_DIM=128 WINDOW=512 FACTOR=0.088f SOFTCAP=50.0f SPLITS=32 MIN_UNITS=2 WORK_AT=640 CORE_STORE=-1 \
         N_AFTER_OPS=1 "AFTER_OPS={OP_QUANTIZE,0,0,0,1024,5}"
 done
-for dim in 64 128; do
+for dim in 64 128 256; do
     compile "attend-tile-$dim" attend_tile COUNT=0 GROUP=3 Q_CODE=-1 KV_TYPE=0 KV_HEADS=2 KV_K_DIM=$dim KV_V_DIM=$dim WINDOW=512 \
         FACTOR=0.088f SOFTCAP=50.0f CORE_STORE=-1 N_AFTER_OPS=1 "AFTER_OPS={OP_QUANTIZE,0,0,0,1024,5}"
 done
@@ -111,7 +112,7 @@ jobs() {
     local arch name
     for arch in $archs; do
         for name in "${queue[@]}"; do
-            case $arch:$name in 90:* | *:*-Q4_K* | *:*-Q6_K* | *:*-F16* | *:rows-[a-z]* | *:attend-* | *:scan-* | *:argmax) echo "$arch $name" ;; esac
+            case $arch:$name in 90:* | *:*-Q4_K* | *:*-Q6_K* | *:*-F16* | *:rows-[a-z]* | *:attend-* | *:scan-* | *:argmax | *:best) echo "$arch $name" ;; esac
         done | if [ "$arch" = 90 ]; then cat; else grep -vE 'rows-embed-[^Q]|rows-embed-Q[^46]|Q4_[01]'; fi
     done
 }

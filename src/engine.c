@@ -116,8 +116,9 @@ void tn_session_close(tn_session **session) {
         tn_plan_free(&s->plan[i]);
     }
     if (s->memory) b->free_memory(s->model->device, &s->memory);
-    void *owned[] = {s->fuse, s->seqs,    s->pages, s->free_pages, s->ids,  s->pos,          s->seq,
-                     s->runs, s->outputs, s->order, s->row_of,     s->kept, (void *)s->rows, s->chosen};
+    void *owned[] = {s->fuse,         s->seqs,   s->pages,    s->free_pages, s->ids,    s->pos,
+                     s->seq,          s->runs,   s->outputs,  s->order,      s->row_of, s->kept,
+                     (void *)s->rows, s->chosen, s->best_ids, s->best_logits};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) tn_free(owned[i]);
     tn_free(s);
     *session = NULL;

@@ -17,6 +17,7 @@ struct tn_model {
     tn_weight_table weights;
     const tn_backend *backend;
     tn_device *device;
+    char type[96]; /* see tn_model_info */
     uint64_t n_params, tensor_bytes;
     void (*log)(void *data, tn_log_level level, const char *line); /* NULL: nobody listens */
     void *log_data;
@@ -54,6 +55,9 @@ struct tn_session {
     size_t kept_cap;
     const float **rows;
     int32_t *chosen;
+    int32_t *best_ids; /* n_best of each row, as in best_logits */
+    float *best_logits;
+    int32_t n_best; /* 0: not wanted of the last step */
     int32_t n_rows, rows_cap;
 };
 

@@ -8,7 +8,7 @@
 /* ---- file types ---- */
 
 static const tn_file_type file_types[] = {
-#define FILE_TYPE(name, number, type) {#name, number, TN_TYPE_##type},
+#define FILE_TYPE(name, number, type, words) {#name, number, TN_TYPE_##type, words},
 #include "mix.def"
 };
 
@@ -23,6 +23,12 @@ tn_status tn_file_type_find(const tn_file_type **out, const char *name, tn_error
         snprintf(names + n, sizeof names - n, "%s%s", n ? ", " : "", file_types[i].name);
     }
     return tn_fail(err, TN_ERR_USAGE, "unknown type '%.40s'; known are %s", name, names);
+}
+
+const char *tn_file_type_words(uint32_t number) {
+    for (size_t i = 0; i < sizeof file_types / sizeof *file_types; i++)
+        if (file_types[i].number == number) return file_types[i].words;
+    return "unknown";
 }
 
 bool tn_is_quantized(uint32_t type) {
@@ -132,7 +138,7 @@ static bool many_layers(const place *p) {
 }
 
 enum {
-#define FILE_TYPE(name, number, type) FILE_##name = number,
+#define FILE_TYPE(name, number, type, words) FILE_##name = number,
 #include "mix.def"
 };
 

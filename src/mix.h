@@ -8,10 +8,14 @@ typedef struct tn_file_type {
     const char *name;
     uint32_t number; /* general.file_type */
     tn_type type;
+    const char *words; /* "Q4_K - Medium" */
 } tn_file_type;
 
 /* By name, in either case. Unknown names are an error that lists those there are. */
 tn_status tn_file_type_find(const tn_file_type **out, const char *name, tn_error *err);
+
+/* A value of general.file_type in llama.cpp's words. */
+const char *tn_file_type_words(uint32_t number);
 
 enum { TN_MIX_LAYERS = 4096 };
 

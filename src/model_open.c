@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "engine.h"
+#include "mix.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -27,6 +28,20 @@ void tn_model_close(tn_model **model) {
     *model = NULL;
 }
 
+/* The size as the file's label has it, else counted. */
+static void name_type(tn_model *m) {
+    char size[24];
+    tn_str label;
+    uint32_t number = UINT32_MAX;
+    bool large = m->n_params >= 1000000000;
+    if (tn_gguf_get_str(m->file, "general.size_label", &label))
+        snprintf(size, sizeof size, "%.*s", (int)(label.n < sizeof size ? label.n : sizeof size), label.p);
+    else
+        snprintf(size, sizeof size, large ? "%.1fB" : "%.0fM", (double)m->n_params / (large ? 1e9 : 1e6));
+    tn_gguf_get_u32(m->file, "general.file_type", &number);
+    snprintf(m->type, sizeof m->type, "%.40s %s %s", m->architecture, size, tn_file_type_words(number));
+}
+
 /* What the file says about itself, apart from the weights. A file without a vocabulary is a model all the same. */
 static tn_status read_file(tn_model *m, tn_error *err) {
     if (!copy_str(&m->architecture, m->file, "general.architecture") ||
@@ -39,6 +54,7 @@ static tn_status read_file(tn_model *m, tn_error *err) {
         m->tensor_bytes += t->bytes;
         m->n_params += (uint64_t)t->ne[0] * (uint64_t)t->ne[1] * (uint64_t)t->ne[2] * (uint64_t)t->ne[3];
     }
+    name_type(m);
     tn_status status = tn_tokenizer_open(&m->tokenizer, m->file, &m->no_tokenizer);
     if (status != TN_ERR_RESOURCES) return TN_OK;
     return tn_fail_memory(err);
@@ -65,7 +81,7 @@ typedef struct loading {
     const tn_model_options *o;
 } loading;
 
-/* A weight that has been copied to the device is not needed in memory any more. */
+/* What has been copied of a weight to the device is not needed in memory any more; what has not will be read again. */
 static void stored(void *data, int32_t weight, double share) {
     loading *l = data;
     if (weight >= 0) {
@@ -146,6 +162,7 @@ void tn_model_get_info(const tn_model *m, tn_model_info *info) {
     *info = (tn_model_info){
         .architecture = m->architecture,
         .name = m->name ? m->name : "",
+        .type = m->type,
         .backend = m->device ? m->backend->caps(m->device)->description : "",
         .n_vocab = m->device      ? m->hp.n_vocab
                    : m->tokenizer ? tn_tokenizer_n_vocab(m->tokenizer)

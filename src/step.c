@@ -19,7 +19,16 @@ static int32_t seq_of(const tn_batch *b, int32_t i) {
     return b->seqs ? b->seqs[i] : 0;
 }
 
+/* What is wanted of a batch. */
+static int want_of(const tn_batch *b) {
+    return b->want ? b->want : TN_WANT_LOGITS;
+}
+
 static tn_status check_batch(const tn_session *s, const tn_batch *b, tn_error *err) {
+    if (b->want & ~(TN_WANT_LOGITS | TN_WANT_CHOSEN | TN_WANT_BEST))
+        return tn_fail(err, TN_ERR_USAGE, "a batch wants what there is not (%#x)", (unsigned)b->want);
+    if (b->want & TN_WANT_BEST && s->options.all_logits)
+        return tn_fail(err, TN_ERR_USAGE, "a session of all logits does not tell the best of them");
     if (b->n_tokens < 1) return tn_fail(err, TN_ERR_USAGE, "a batch needs at least one token");
     for (int32_t i = 0; i < b->n_tokens; i++) {
         if (b->ids[i] < 0 || b->ids[i] >= s->model->hp.n_vocab)
@@ -48,7 +57,9 @@ static tn_status grow_batch(tn_session *s, int32_t n, tn_error *err) {
     int32_t rows = s->options.all_logits ? n : n < s->options.n_seq ? n : s->options.n_seq;
     if (rows > s->rows_cap) {
         if (!grow((void **)&s->rows, (size_t)rows, sizeof *s->rows) ||
-            !grow((void **)&s->chosen, (size_t)rows, sizeof *s->chosen))
+            !grow((void **)&s->chosen, (size_t)rows, sizeof *s->chosen) ||
+            !grow((void **)&s->best_ids, (size_t)rows * TN_N_BEST, sizeof *s->best_ids) ||
+            !grow((void **)&s->best_logits, (size_t)rows * TN_N_BEST, sizeof *s->best_logits))
             return tn_fail_memory(err);
         s->rows_cap = rows;
     }
@@ -109,7 +120,15 @@ static tn_step_input fill_step(tn_session *s, const tn_batch *b, int32_t first, 
 
 /* ---- results ---- */
 
-/* Remembers what came of a step: where its logits are (those of steps before a batch's last one are copied), and its choices. */
+static void keep_best(tn_session *s, int32_t row, int32_t at, const tn_candidates *best) {
+    size_t n = (size_t)best->n, to = (size_t)row * n, from = (size_t)at * n;
+    s->n_best = best->n;
+    if (n == 0) return;
+    memcpy(s->best_ids + to, best->ids + from, n * sizeof *s->best_ids);
+    memcpy(s->best_logits + to, best->logits + from, n * sizeof *s->best_logits);
+}
+
+/* Remembers what came of a step: where its logits are (those of steps before a batch's last one are copied), its choices, its best. */
 static void keep_rows(tn_session *s, int32_t first, const tn_step_input *in, const tn_result *result, tn_phase phase,
                       bool last) {
     const tn_graph *g = &s->plan[phase].graph;
@@ -118,7 +137,8 @@ static void keep_rows(tn_session *s, int32_t first, const tn_step_input *in, con
     for (int32_t k = 0; k < in->n_outputs; k++) {
         int32_t t = in->outputs[k], row = s->row_of[s->order[first + t]], at = every ? t : k;
         const float *from = result->logits ? result->logits + (size_t)at * n_vocab : NULL;
-        s->chosen[row] = result->ids[at];
+        s->chosen[row] = result->ids ? result->ids[at] : -1;
+        keep_best(s, row, at, &result->best);
         float *kept = from && !last ? s->kept + (size_t)row * n_vocab : NULL;
         if (kept) memcpy(kept, from, n_vocab * sizeof *kept);
         s->rows[row] = kept ? kept : from;
@@ -143,11 +163,12 @@ static tn_status begin_batch(tn_session *s, const tn_batch *b, tn_error *err) {
     if (status == TN_OK) status = order_batch(s, b, &n_rows, err);
     if (status != TN_OK) return status;
     size_t want = (size_t)n_rows * (size_t)s->model->hp.n_vocab;
-    if (b->n_tokens > s->options.n_ubatch && want > s->kept_cap) {
+    if (want_of(b) & TN_WANT_LOGITS && b->n_tokens > s->options.n_ubatch && want > s->kept_cap) {
         if (!grow((void **)&s->kept, want, sizeof *s->kept)) return tn_fail_memory(err);
         s->kept_cap = want;
     }
     s->n_rows = n_rows;
+    s->n_best = 0;
     return TN_OK;
 }
 
@@ -158,14 +179,13 @@ static tn_phase phase_of(const tn_session *s, const tn_step_input *in) {
 tn_status tn_step(tn_session *s, const tn_batch *b, tn_error *err) {
     const tn_backend *backend = s->model->backend;
     tn_status status = begin_batch(s, b, err);
-    int want = b->chosen_only ? TN_WANT_IDS : TN_WANT_IDS | TN_WANT_LOGITS;
     for (int32_t first = 0, n; status == TN_OK && first < b->n_tokens; first += n) {
         int32_t left = b->n_tokens - first;
         n = left < s->options.n_ubatch ? left : s->options.n_ubatch;
         tn_step_input in = fill_step(s, b, first, n);
         tn_phase phase = phase_of(s, &in);
         tn_result result;
-        status = backend->submit(s->program[phase], &in, in.n_outputs ? want : 0, err);
+        status = backend->submit(s->program[phase], &in, in.n_outputs ? want_of(b) : 0, err);
         if (status == TN_OK) status = backend->wait(s->program[phase], &result, err);
         if (status == TN_OK) keep_rows(s, first, &in, &result, phase, left == n);
         for (int32_t t = 0; status != TN_OK && t < first + n; t++) take_back(s, seq_of(b, s->order[t]));
@@ -193,7 +213,7 @@ static tn_status feed_one(tn_session *s, int32_t seq, int32_t id, tn_error *err)
     tn_batch b = {.ids = &id, .seqs = &seq, .n_tokens = 1};
     s->order[0] = s->row_of[0] = 0;
     tn_step_input in = fill_step(s, &b, 0, 1);
-    return s->model->backend->submit(s->program[TN_PHASE_DECODE], &in, TN_WANT_IDS, err);
+    return s->model->backend->submit(s->program[TN_PHASE_DECODE], &in, TN_WANT_CHOSEN, err);
 }
 
 static tn_status take_one(tn_session *s, int32_t *id, tn_error *err) {
@@ -244,4 +264,10 @@ int32_t tn_logits_rows(const tn_session *s) {
 }
 int32_t tn_chosen(const tn_session *s, int32_t row) {
     return row >= 0 && row < s->n_rows ? s->chosen[row] : -1;
+}
+
+tn_candidates tn_best(const tn_session *s, int32_t row) {
+    if (row < 0 || row >= s->n_rows || s->n_best == 0) return (tn_candidates){0};
+    size_t at = (size_t)row * (size_t)s->n_best;
+    return (tn_candidates){s->best_ids + at, s->best_logits + at, s->n_best};
 }

@@ -21,35 +21,79 @@ void tn_check_fail(tn_check *c, const char *format, ...) {
     va_end(args);
 }
 
+tn_status tn_check_case(tn_check *c, tn_status status, const char *where, const tn_error *err) {
+    if (status == TN_OK || status == TN_ERR_RESOURCES) return status;
+    tn_check_fail(c, "%s: %s", where, err->text);
+    return TN_OK;
+}
+
 static bool same_shape(tn_check *c, const tn_table *got, const tn_table *want, const char *where) {
     if (got->rows == want->rows && got->cols == want->cols && got->rows > 0) return true;
     tn_check_fail(c, "%s: %d x %d results, %d x %d expected", where, got->rows, got->cols, want->rows, want->cols);
     return false;
 }
 
-void tn_check_near(tn_check *c, const tn_table *got, const tn_table *want, double bound, const char *where) {
-    if (!same_shape(c, got, want, where)) return;
-    size_t n = (size_t)got->rows * (size_t)got->cols, worst = 0;
-    double error = 0, power = 0, most = -1;
-    for (size_t i = 0; i < n; i++) {
-        double d = (double)got->p[i] - (double)want->p[i], e = isnan(d) ? INFINITY : fabs(d);
-        error += d * d;
-        power += (double)want->p[i] * (double)want->p[i];
-        if (e > most) {
-            most = e;
-            worst = i;
+/* sum (got - want)^2, sum want^2 and the largest difference, of n results from `from` on. */
+typedef struct sums {
+    double error, power, most;
+    size_t at;
+} sums;
+
+static sums add_up(const tn_table *got, const tn_table *want, size_t from, size_t n, float zero) {
+    sums s = {.most = -1};
+    for (size_t i = from; i < from + n; i++) {
+        float g = fabsf(got->p[i]) < zero ? 0 : got->p[i], w = fabsf(want->p[i]) < zero ? 0 : want->p[i];
+        double d = (double)g - (double)w, e = isnan(d) ? INFINITY : fabs(d);
+        s.error += d * d;
+        s.power += (double)w * (double)w;
+        if (e > s.most) {
+            s.most = e;
+            s.at = i;
         }
     }
-    double nmse = error == 0 ? 0 : error / power;
+    return s;
+}
+
+static double nmse_of(const sums *s) {
+    return s->error == 0 ? 0 : s->error / s->power;
+}
+
+/* Whether x comes nearer to its bound than y does to its own; what is not a number comes nearest. */
+static bool nearer(double x, double x_bound, double y, double y_bound) {
+    return y_bound == 0 || !(x / x_bound <= y / y_bound);
+}
+
+void tn_check_near(tn_check *c, const tn_table *got, const tn_table *want, const tn_near *near, const char *where) {
+    if (!same_shape(c, got, want, where)) return;
+    size_t cols = (size_t)got->cols, grain = (size_t)near->grain;
+    sums all = {0}, worst = {0};
+    double part = 0, part_bound = TN_PART * near->bound;
+    for (size_t row = 0; row < (size_t)got->rows; row++)
+        for (size_t col = 0, n; col < cols; col += n) {
+            n = grain > 1 && cols - col < 2 * grain ? cols - col : grain; /* the last part has what is left over */
+            sums s = add_up(got, want, row * cols + col, n, near->zero);
+            all.error += s.error;
+            all.power += s.power;
+            double of_this = nmse_of(&s);
+            if (row + col > 0 && (isnan(part) || of_this <= part)) continue;
+            part = of_this;
+            worst = s;
+        }
     char text[300];
-    snprintf(text, sizeof text, "%s: row %zu, column %zu is %.9g, not %.9g", where, worst / (size_t)got->cols,
-             worst % (size_t)got->cols, (double)got->p[worst], (double)want->p[worst]);
-    if (c->bound == 0 || !(nmse / bound <= c->nmse / c->bound)) {
+    double nmse = nmse_of(&all);
+    snprintf(text, sizeof text, "%s: row %zu, column %zu is %.9g, not %.9g", where, worst.at / cols, worst.at % cols,
+             (double)got->p[worst.at], (double)want->p[worst.at]);
+    if (nearer(nmse, near->bound, c->nmse, c->bound)) {
         c->nmse = nmse;
-        c->bound = bound;
+        c->bound = near->bound;
+    }
+    if (nearer(part, part_bound, c->part, c->part_bound)) {
+        c->part = part;
+        c->part_bound = part_bound;
         memcpy(c->worst, text, sizeof text);
     }
-    if (!(nmse <= bound)) tn_check_fail(c, "nmse %.2g, bound %.2g: %s", nmse, bound, text);
+    if (!(nmse <= near->bound)) tn_check_fail(c, "nmse %.2g, bound %.2g: %s", nmse, near->bound, text);
+    if (!(part <= part_bound)) tn_check_fail(c, "nmse of a part %.2g, bound %.2g: %s", part, part_bound, text);
 }
 
 void tn_check_equal(tn_check *c, const tn_table *got, const tn_table *want, const char *where) {
@@ -73,6 +117,7 @@ static void put_text(const tn_report *r, const tn_check *c) {
     tn_buf_printf(&b, "%-4s %-56s", c->failure[0] ? "FAIL" : "ok", c->name);
     if (c->fused || c->refused) tn_buf_printf(&b, " fused %d of %d", c->fused, c->fused + c->refused);
     tn_buf_printf(&b, " %d cases, nmse %.2g (bound %.2g)", c->cases, c->nmse, c->bound);
+    if (c->part > 0) tn_buf_printf(&b, ", of a part %.2g (bound %.2g)", c->part, c->part_bound);
     if (c->drift)
         tn_buf_printf(&b, "; KL divergence %.2g, at most %.2g; likeliest token the same at %.2f %%", c->kl,
                       c->kl_most, 100 * c->same_top);
@@ -104,9 +149,10 @@ void tn_report_check(tn_report *r, const tn_check *c) {
     if (!r->json) {
         put_text(r, c);
     } else {
-        json_t *j = json_pack("{ss si si si ss so so ss sb ss}", "check", c->name, "cases", c->cases, "fused",
+        json_t *j = json_pack("{ss si si si ss so so so so ss sb ss}", "check", c->name, "cases", c->cases, "fused",
                               c->fused, "refused", c->refused, "refusal", c->refusal, "nmse", number(c->nmse),
-                              "bound", number(c->bound), "worst", c->worst, "ok", !failed, "failure", c->failure);
+                              "bound", number(c->bound), "part", number(c->part), "part_bound", number(c->part_bound),
+                              "worst", c->worst, "ok", !failed, "failure", c->failure);
         if (j && c->drift) {
             json_object_set_new(j, "kl", number(c->kl));
             json_object_set_new(j, "kl_most", number(c->kl_most));

@@ -14,7 +14,8 @@ typedef struct tn_check {
     int32_t cases, fused, refused; /* fused, refused: where a rule should have fired */
     char refusal[200];             /* why, the last time */
     double nmse, bound;            /* of the case that came nearest to its bound */
-    char worst[300];               /* the worst element of that case, in words */
+    double part, part_bound;       /* likewise, of a part of the results by itself */
+    char worst[300];               /* the worst element of the case whose part that is, in words */
     char failure[300];             /* empty: the check is fine */
     bool drift;                    /* the next ones are known: of the tokens' probabilities at each position */
     double kl, kl_most,
@@ -33,14 +34,26 @@ tn_status tn_report_end(tn_report *r, tn_error *err);
 
 void tn_check_fail(tn_check *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* What a case ran into is that check's failure; but without memory there is no going on: that is returned. */
+tn_status tn_check_case(tn_check *c, tn_status status, const char *where, const tn_error *err);
+
 /* Results of a run: rows of one width. */
 typedef struct tn_table {
     float *p; /* freed with tn_free */
     int32_t rows, cols;
 } tn_table;
 
-/* NMSE = sum (got - want)^2 / sum want^2 at most `bound`. `where` names the case. */
-void tn_check_near(tn_check *c, const tn_table *got, const tn_table *want, double bound, const char *where);
+/* How near results are to be: NMSE = sum (got - want)^2 / sum want^2 at most `bound`; and at most TN_PART times that in every
+ * `grain` columns of a row, else errors of small values would drown in large ones. Below `zero` all values are alike. */
+typedef struct tn_near {
+    double bound;
+    int32_t grain;
+    float zero;
+} tn_near;
+enum { TN_PART = 100 };
+
+/* `where` names the case. */
+void tn_check_near(tn_check *c, const tn_table *got, const tn_table *want, const tn_near *near, const char *where);
 /* The same bits. */
 void tn_check_equal(tn_check *c, const tn_table *got, const tn_table *want, const char *where);
 
@@ -51,6 +64,7 @@ typedef struct tn_rig {
     const tn_backend *backend;
     tn_device *device;
     bool exact;
+    float zero; /* smaller results are none: GPUs may take denormals for 0, which a norm then makes larger */
 } tn_rig;
 
 tn_status tn_rig_open(tn_rig *rig, const char *name, int threads, tn_error *err);
@@ -66,10 +80,12 @@ typedef enum tn_fill {
     TN_FILL_NEGATIVE,
     TN_FILL_IDENTITY,
     /* of inputs that are hard: blocks of 32 columns in turn, from row to row another one first */
-    TN_FILL_TINY, /* random, zero, denormal, very small */
-    TN_FILL_HUGE, /* random, one huge value, all huge */
+    TN_FILL_TINY, /* random, small, very small, zero, denormal */
+    TN_FILL_HUGE, /* random, one huge value, all huge, where e^x is near its limits */
     TN_FILL_EQUAL /* all elements the same: every comparison is a tie */
 } tn_fill;
+/* ", tiny" and so on, of those that are hard; else "". */
+const char *tn_fill_name(tn_fill fill);
 typedef struct tn_rig_weights {
     tn_arena arena;
     const tn_weight **p;
@@ -96,6 +112,9 @@ typedef struct tn_rig_options {
 tn_status tn_rig_plan(const tn_rig *rig, tn_plan *plan, const tn_graph *g, const tn_rig_options *o, tn_error *err);
 /* Compiles the plan, runs the steps, gathers the outputs of all of them. */
 tn_status tn_rig_run(const tn_rig *rig, const tn_plan *plan, tn_kv_type kv, tn_table *result, tn_error *err);
+/* Both. */
+tn_status tn_rig_measure(const tn_rig *rig, const tn_graph *g, const tn_rig_options *o, tn_table *result,
+                         tn_error *err);
 
 /* ---- patterns: a rule made into nodes ---- */
 
@@ -156,6 +175,9 @@ void tn_pattern_free(tn_pattern_graph *p);
 /* ---- the verifications ---- */
 typedef struct tn_verify_rigs {
     tn_rig device, reference;
+    /* Only one case of each op and type, or of each form of a rule that is fused in it, and that against the reference only; on
+     * every turn (from 1) another one. 0: everything. For tests on slow devices. */
+    int32_t turn;
 } tn_verify_rigs;
 
 /* `only`: the one rule or op that is verified; NULL: all. */

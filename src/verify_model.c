@@ -81,7 +81,7 @@ static tn_status compare(const judge *j, const way *a, const way *b, double boun
         if (bound == 0)
             tn_check_equal(&c, &x, &y, "logits");
         else
-            tn_check_near(&c, &x, &y, bound, "logits");
+            tn_check_near(&c, &x, &y, &(tn_near){bound, got.cols, 0}, "logits");
         tn_report_check(j->report, &c);
     }
     tn_free(got.p);

@@ -99,7 +99,8 @@ static role source_role(tn_op op, role r, int j) {
     case TN_OP_ADD:
     case TN_OP_MUL: return r;
     case TN_OP_TOP_K: return j == 0 ? ROLE_PROBS : ROLE_OTHER;
-    case TN_OP_ARGMAX: return ROLE_N;
+    case TN_OP_ARGMAX:
+    case TN_OP_BEST: return ROLE_N;
     case TN_OP_EXPERT_SUM: return j == 0 ? ROLE_EXPERTS : ROLE_CHOSEN;
     case TN_OP_CONV1D: return j == 1 ? ROLE_X : ROLE_OTHER;
     case TN_OP_GATED_DELTA_NET: return delta[j];
@@ -113,7 +114,8 @@ static role result_role(tn_op op) {
     case TN_OP_MATMUL: return ROLE_N;
     case TN_OP_MATMUL_ID: return ROLE_EXPERTS;
     case TN_OP_TOP_K: return ROLE_CHOSEN;
-    case TN_OP_ARGMAX: return ROLE_OTHER;
+    case TN_OP_ARGMAX:
+    case TN_OP_BEST: return ROLE_OTHER;
     case TN_OP_EXPERT_SUM: return ROLE_N;
     case TN_OP_CONV1D: return ROLE_X;
     case TN_OP_ATTENTION:
@@ -360,6 +362,10 @@ static tn_val make_node(builder *b, const sources *s, tn_op op, char slot, role 
     case TN_OP_ROPE_TABLE: return rope_table(b);
     case TN_OP_TOP_K: return make_top_k(b, s, name);
     case TN_OP_ARGMAX: return tn_g_argmax(b->g, activation(b, s, 0, ROLE_N), name);
+    case TN_OP_BEST: {
+        tn_val x = activation(b, s, 0, ROLE_N);
+        return tn_g_best(b->g, x, x.cols < TN_N_BEST ? x.cols : TN_N_BEST, name);
+    }
     case TN_OP_EXPERT_SUM: {
         tn_val y = activation(b, s, 0, ROLE_EXPERTS), w = activation(b, s, 1, ROLE_CHOSEN);
         return tn_g_expert_sum(b->g, y, w, name);
@@ -397,7 +403,9 @@ static void expose(builder *b, tn_val v) {
     if (b->unfit || b->g->failed) return;
     const tn_shape *shape = tn_shape_of(b->g, v);
     name_of(b, 's', name);
-    if (shape->rows == TN_ROWS_OUTPUTS || b->g->nodes[v.node].op == TN_OP_ARGMAX) { /* the result itself */
+    tn_op op = b->g->nodes[v.node].op;
+    bool chosen = (op == TN_OP_ARGMAX || op == TN_OP_BEST) && v.out == 0;
+    if (shape->rows == TN_ROWS_OUTPUTS || chosen) { /* the result itself */
         add_sink(b, v);
     } else if (shape->dtype == TN_DTYPE_STATE) {
         outside.slot['C'] = v;

@@ -4,15 +4,22 @@
 #include "engine.h"
 #include "verify.h"
 
+#include <float.h>
 #include <stdio.h>
 #include <string.h>
+
+/* ---- devices ---- */
 
 tn_status tn_rig_open(tn_rig *rig, const char *name, int threads, tn_error *err) {
     return tn_rig_open_with(rig, name, &(tn_device_options){.threads = threads}, err);
 }
 
 tn_status tn_rig_open_with(tn_rig *rig, const char *name, const tn_device_options *options, tn_error *err) {
-    *rig = (tn_rig){.exact = !strncmp(name, "cpu", 3)};
+    bool exact = !strncmp(name, "cpu", 3);
+    const char *variant;
+    if (tn_backend_find(name, &variant) && variant && !strcmp(variant, "plan"))
+        return tn_fail(err, TN_ERR_UNAVAILABLE, "%s only plans: it has no device to run on", name);
+    *rig = (tn_rig){.exact = exact, .zero = exact ? FLT_MIN : 1e-33f};
     return tn_engine_open_device(&rig->backend, &rig->device, name, options, err);
 }
 
@@ -40,17 +47,23 @@ static void range_of(tn_fill fill, int32_t n_out, float *low, float *high) {
     if (fill == TN_FILL_RANDOM && n_out == TN_RIG_VOCAB) *high = 2, *low = -2;
 }
 
+const char *tn_fill_name(tn_fill fill) {
+    static const char *const names[] = {
+        [TN_FILL_TINY] = ", tiny", [TN_FILL_HUGE] = ", huge", [TN_FILL_EQUAL] = ", equal"};
+    return fill >= TN_FILL_TINY ? names[fill] : "";
+}
+
 /* Element (r, c) of inputs that are hard. Products of two huge values are still finite. */
 static float hard_value(tn_fill fill, int32_t r, int32_t c, uint32_t *seed) {
     float x = uniform(seed, -2, 2);
     int32_t block = c / 32 + r;
     if (fill == TN_FILL_EQUAL) return 0.75f;
     if (fill == TN_FILL_TINY) {
-        static const float scale[] = {1, 0, 1e-39f, 1e-30f};
-        return x * scale[block % 4];
+        static const float scale[] = {1, 1e-5f, 1e-30f, 0, 1e-12f, 1e-39f};
+        return x * scale[block % 6];
     }
-    bool huge = block % 3 == 2 || (block % 3 == 1 && c % 32 == block % 32);
-    return huge ? x * 1e9f : x;
+    bool huge = block % 4 == 2 || (block % 4 == 1 && c % 32 == block % 32);
+    return x * (huge ? 1e9f : block % 4 == 3 ? 40 : 1);
 }
 
 /* The bytes of a weight; NULL when out of memory. */
@@ -214,5 +227,15 @@ tn_status tn_rig_run(const tn_rig *rig, const tn_plan *plan, tn_kv_type kv, tn_t
         tn_free(result->p);
         *result = (tn_table){0};
     }
+    return status;
+}
+
+tn_status tn_rig_measure(const tn_rig *rig, const tn_graph *g, const tn_rig_options *o, tn_table *result,
+                         tn_error *err) {
+    tn_plan plan;
+    tn_status status = tn_rig_plan(rig, &plan, g, o, err);
+    if (status != TN_OK) return status;
+    status = tn_rig_run(rig, &plan, o->kv, result, err);
+    tn_plan_free(&plan);
     return status;
 }

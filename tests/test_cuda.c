@@ -4,6 +4,7 @@
 #include "backend/cuda/cuda.h"
 #include "backend/cuda/pack.h"
 #include "base/half.h"
+#include "best_rig.h"
 #include "cuda_rig.h"
 #include "engine.h"
 #include "failing.h"
@@ -261,7 +262,7 @@ static void collect_model(const char *name, const tn_device *d, bool every) {
                 tn_plan plan;
                 plan_small(&plan, &m, d, tokens[t], f32, fuse[f]);
                 if (f == 0 && tokens[t] == 1 && !f32 && !strncmp(name, "llama", 5))
-                    assert_true(plan.partition.n <= 5 * m.hp.n_layer + 3); /* embedding, angles, head */
+                    assert_true(plan.partition.n <= 5 * m.hp.n_layer + 4); /* angles, head, choice, best */
                 collect(&plan, d);
                 tn_plan_free(&plan);
             }
@@ -527,7 +528,7 @@ static void print(void *data, const char *text, size_t n) {
 static void test_verify(void **state) {
     (void)state;
     tn_cuda_need_device();
-    static const char *const ops[] = {"top_k", "expert_sum", "conv1d", "gated_delta_net", "argmax"};
+    static const char *const ops[] = {"top_k", "expert_sum", "conv1d", "gated_delta_net", "argmax", "best"};
     for (size_t i = 0; i < COUNT(ops); i++) {
         tn_report report = {.out = {print, NULL}};
         tn_verify_rigs rigs = {0};
@@ -540,6 +541,12 @@ static void test_verify(void **state) {
         tn_rig_close(&rigs.device);
         tn_rig_close(&rigs.reference);
     }
+}
+
+static void test_best(void **state) {
+    (void)state;
+    tn_cuda_need_device();
+    assert_true(tn_check_best("cuda", INT32_MAX));
 }
 
 static tn_val build_embed(tn_graph *g, tn_val x, const sample *s) {
@@ -610,7 +617,7 @@ static tn_val build_attention(tn_graph *g, tn_val x, const sample *s) {
 static void test_attention(void **state) {
     (void)state;
     tn_cuda_need_device();
-    static const int32_t shapes[][3] = {{6, 2, 40}, {9, 3, 64}, {8, 1, 128}, {4, 4, 32}, {5, 1, 256}};
+    static const int32_t shapes[][3] = {{6, 2, 40}, {9, 3, 64}, {8, 1, 128}, {4, 4, 32}, {5, 1, 256}, {8, 2, 256}};
     for (size_t i = 0; i < COUNT(shapes); i++)
         for (int kv = TN_KV_F16; kv <= TN_KV_F32; kv++)
             for (int window = 0; window < 2; window++) {
@@ -692,6 +699,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_tiles),
         cmocka_unit_test(test_experts),
         cmocka_unit_test(test_verify),
+        cmocka_unit_test(test_best),
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

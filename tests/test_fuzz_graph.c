@@ -307,12 +307,13 @@ static bool is_read(const tn_graph *g, tn_val v) {
     return false;
 }
 
-/* The largest of the result, beside it or in its place. */
+/* The largest of the result, one or some, beside it or in its place. */
 static void choose(maker *m) {
     tn_graph *g = m->g;
-    if (!chance(&m->r, 3)) return;
     tn_val result = {.node = g->output, .cols = g->nodes[g->output].out[0].cols};
-    *(chance(&m->r, 2) ? &g->output : &g->choice) = tn_g_argmax(g, result, name(m)).node;
+    if (chance(&m->r, 3)) *(chance(&m->r, 2) ? &g->output : &g->choice) = tn_g_argmax(g, result, name(m)).node;
+    int32_t k = below(&m->r, result.cols < TN_N_BEST ? result.cols : TN_N_BEST) + 1;
+    if (chance(&m->r, 3)) *(chance(&m->r, 2) ? &g->output : &g->best) = tn_g_best(g, result, k, name(m)).node;
 }
 
 /* All that nobody reads comes together in the result, but for a few dead ends. */
@@ -542,7 +543,8 @@ static double bound(const setting *s) {
 /* Experts, choices and sums of what cancels turn a small difference into a large one. */
 static bool is_tame(const tn_graph *g) {
     for (int32_t i = 0; i < g->n; i++)
-        if (g->nodes[i].op == TN_OP_TOP_K || g->nodes[i].op == TN_OP_ARGMAX) return false;
+        if (g->nodes[i].op == TN_OP_TOP_K || g->nodes[i].op == TN_OP_ARGMAX || g->nodes[i].op == TN_OP_BEST)
+            return false;
     return true;
 }
 
@@ -576,7 +578,7 @@ static void cut(tn_graph *to, const tn_graph *g, int32_t last) {
     *to = *g;
     to->arena = (tn_arena){0};
     to->nodes = NULL;
-    to->choice = 0;
+    to->choice = to->best = 0;
     to->n = to->cap = 0;
     keep[last] = true;
     for (int32_t i = last; i >= 0; i--)

@@ -80,6 +80,7 @@ static void build(tn_graph *g) {
     tn_val logits = tn_g_matmul(g, s, weight(g, W_EMBED), "logits");
     g->output = logits.node;
     g->choice = tn_g_argmax(g, logits, "chosen").node;
+    g->best = tn_g_best(g, logits, 2, "best").node;
     assert_false(g->failed);
 }
 
@@ -188,6 +189,13 @@ static void test_legal(void **state) {
     BREAK("the choice is no argmax", g->choice = g->n)                                                               \
     BREAK("the choice is no argmax", g->choice = g->output)                                                          \
     BREAK("not one index", NODE(chosen)->out[0].cols = 2)                                                            \
+    BREAK("the best are not chosen", g->best = g->n)                                                                 \
+    BREAK("the best are not chosen", g->best = g->choice)                                                            \
+    BREAK("wrong number of outputs", NODE(best)->n_out = 1)                                                          \
+    BREAK("chooses more than there are", NODE(best)->out[0].cols = SRC(best, 0).cols + 1)                            \
+    BREAK("not indices and what stands there", NODE(best)->out[1].cols = 1)                                          \
+    BREAK("not indices and what stands there", NODE(best)->out[0].dtype = TN_F32)                                    \
+    BREAK("reads what is a result only", (SRC(best, 0).node = g->choice, SRC(best, 0).cols = 1))                     \
     BREAK("chooses from what is not f32", NODE(logits)->out[0].dtype = TN_I32)                                       \
     BREAK("no output", g->output = -1) BREAK("no output", g->output = g->n)
 

@@ -49,7 +49,9 @@ static int32_t argmax(const float *x, int32_t n) {
 /* Feeds the prompt; the token chosen after it. */
 static int32_t feed_prompt(rig *r) {
     tn_error err = {0};
-    if (tn_step(r->s, &(tn_batch){.ids = g_prompt, .n_tokens = COUNT(g_prompt)}, &err) != TN_OK)
+    if (tn_step(r->s,
+                &(tn_batch){.ids = g_prompt, .n_tokens = COUNT(g_prompt), .want = TN_WANT_LOGITS | TN_WANT_CHOSEN},
+                &err) != TN_OK)
         fail_msg("%s", err.text);
     assert_int_equal(tn_chosen(r->s, 0), argmax(tn_logits(r->s, 0), r->m->hp.n_vocab));
     assert_int_equal(tn_chosen(r->s, 1), -1);
@@ -77,7 +79,7 @@ static void test_same_as_steps(void **state) {
         if (go(&b, other, N, &err) != TN_OK) fail_msg("%s", err.text);
         assert_int_equal(b.n, N);
         for (int32_t i = 0; i < N; i++) {
-            tn_batch one = {.ids = &id, .n_tokens = 1, .chosen_only = i & 1};
+            tn_batch one = {.ids = &id, .n_tokens = 1, .want = TN_WANT_CHOSEN | (i & 1 ? 0 : TN_WANT_LOGITS)};
             if (tn_step(a.s, &one, &err) != TN_OK) fail_msg("%s", err.text);
             if (i & 1)
                 assert_null(tn_logits(a.s, 0));
@@ -140,7 +142,7 @@ static tn_status ahead_submit(tn_program *p, const tn_step_input *step, int want
     tn_result result;
     if (++g_device.n_submitted == g_device.fail_submit) return tn_fail(err, TN_ERR_RESOURCES, "a submit that fails");
     assert_true(g_device.n_submitted - g_device.n_waited <= 2);
-    assert_int_equal(want, TN_WANT_IDS);
+    assert_int_equal(want, TN_WANT_CHOSEN);
     if (step->ids[0] == TN_ID_CHOSEN) assert_int_equal(g_device.n_submitted - g_device.n_waited, 2);
     tn_status status = g_device.cpu->submit(p, step, want, err);
     if (status == TN_OK) status = g_device.cpu->wait(p, &result, err);

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -77,26 +78,50 @@ static void test_near(void **state) {
     float want[] = {1, 2, 3, 4, 5, 6}, got[] = {1, 2, 3, 4, 5, 6};
     tn_table a = {got, 2, 3}, b = {want, 2, 3};
     tn_check c = {0};
-    tn_check_near(&c, &a, &b, 1e-6, "here");
+    tn_check_near(&c, &a, &b, &(tn_near){1e-6, 3, 0}, "here");
     assert_true(c.nmse == 0 && !c.failure[0]);
     got[4] = 5.001f; /* nmse 1e-6 / 91 */
-    tn_check_near(&c, &a, &b, 1e-6, "here");
+    tn_check_near(&c, &a, &b, &(tn_near){1e-6, 3, 0}, "here");
     assert_true(c.nmse > 1e-8 && c.nmse < 1.2e-8 && !c.failure[0]);
     assert_non_null(strstr(c.worst, "here: row 1, column 1 is 5.00"));
-    tn_check_near(&c, &a, &b, 1e-8, "there");
+    tn_check_near(&c, &a, &b, &(tn_near){1e-8, 3, 0}, "there");
     assert_non_null(strstr(c.failure, "there: row 1, column 1"));
     static const float bad[] = {NAN, INFINITY, -INFINITY};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         tn_check d = {0};
         got[0] = bad[i];
-        tn_check_near(&d, &a, &b, 1e30, "not a number");
+        tn_check_near(&d, &a, &b, &(tn_near){1e30, 3, 0}, "not a number");
         assert_non_null(strstr(d.failure, "row 0, column 0"));
     }
     tn_check zero = {0};
     memset(want, 0, sizeof want);
     got[0] = 1e-20f;
-    tn_check_near(&zero, &a, &b, 1e-6, "against zeros");
+    tn_check_near(&zero, &a, &b, &(tn_near){1e-6, 3, 0}, "against zeros");
     assert_true(zero.failure[0]);
+}
+
+/* An error of small values that is nothing beside large ones. */
+static void test_parts(void **state) {
+    (void)state;
+    float want[] = {1e9f, 2e9f, 1e-30f, 2e-30f, 0, 1e-39f}, got[] = {1e9f, 2e9f, 1e-30f, 2e-30f, 0, 0};
+    tn_table a = {got, 1, 6}, b = {want, 1, 6};
+    tn_check c = {0};
+    tn_check_near(&c, &a, &b, &(tn_near){1e-12, 2, FLT_MIN}, "here"); /* a denormal may be 0 */
+    assert_true(c.part == 0 && !c.failure[0]);
+    got[2] = 1.001f * 1e-30f;
+    tn_check_near(&c, &a, &b, &(tn_near){1e-12, 2, FLT_MIN}, "here");
+    assert_true(c.nmse < 1e-60 && c.part > 1e-7 && c.part_bound == TN_PART * 1e-12);
+    assert_non_null(strstr(c.failure, "nmse of a part"));
+    assert_non_null(strstr(c.failure, "here: row 0, column 2 is 1.001"));
+    tn_check d = {0};
+    got[2] = 1e-30f;
+    got[4] = 1e-9f; /* where there should be nothing */
+    tn_check_near(&d, &a, &b, &(tn_near){1e-12, 2, FLT_MIN}, "there");
+    assert_true(isinf(d.part));
+    assert_non_null(strstr(d.worst, "column 4"));
+    tn_check e = {0};
+    tn_check_near(&e, &a, &b, &(tn_near){1e-12, 4, FLT_MIN}, "whole"); /* two more columns are no part of their own */
+    assert_true(e.part < 1e-30 && !e.failure[0]);
 }
 
 static void test_equal(void **state) {
@@ -122,7 +147,7 @@ static void test_equal(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ops),  cmocka_unit_test(test_models), cmocka_unit_test(test_null_backend),
-        cmocka_unit_test(test_near), cmocka_unit_test(test_equal),
+        cmocka_unit_test(test_near), cmocka_unit_test(test_parts),  cmocka_unit_test(test_equal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,6 +19,13 @@ const tn_backend *tn_backend_find(const char *name, const char **variant) {
     return NULL;
 }
 
+bool tn_launch_wanted(const tn_plan *plan, int32_t launch, int want) {
+    const tn_graph *g = &plan->graph;
+    int32_t node = plan->partition.launch[launch].nodes[0]; /* no rule takes these: they are launches of their own */
+    if (node == 0 || node == g->output) return true;
+    return node == g->choice ? want & TN_WANT_CHOSEN : node == g->best ? want & TN_WANT_BEST : true;
+}
+
 void tn_caps_add_types(tn_caps *caps, bool (*holds)(tn_type type)) {
     for (uint32_t type = 0; type < TN_TYPE_LIMIT; type++) {
         if (!tn_type_get(type) || !holds((tn_type)type)) continue;

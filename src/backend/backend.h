@@ -49,8 +49,8 @@ typedef struct tn_run {
     int32_t seq;
 } tn_run;
 
-/* In place of a token id: what the step before on this memory chose in the row of this token. It need not have come back to the
- * host yet. */
+/* In place of a token id: what the step before on this memory chose in the row of this token, where that was wanted. It need not
+ * have come back to the host yet. */
 enum { TN_ID_CHOSEN = -1 };
 
 /* One step's inputs: tokens ordered by sequence. */
@@ -63,15 +63,14 @@ typedef struct tn_step_input {
     int32_t max_pages;
 } tn_step_input;
 
-/* What is wanted of a step. */
-enum { TN_WANT_LOGITS = 1, TN_WANT_IDS = 2 };
-
-/* What came of it; NULL: not wanted. */
+/* What came of a step; NULL: not wanted (TN_WANT_...). */
 typedef struct tn_result {
     /* n_outputs rows (or a row of every token, where the graph has them); valid until the next submit */
     const float *logits;
     /* the likeliest token of each such row; valid until the second submit after theirs */
     const int32_t *ids;
+    /* the best of each such row, TN_N_BEST of them or as many as there are logits; valid until the next submit */
+    tn_candidates best;
 } tn_result;
 
 typedef struct tn_backend {
@@ -83,7 +82,8 @@ typedef struct tn_backend {
     /* See tn_plan_target. */
     const char *(*find_kernel)(const void *device, const tn_graph *g, const int32_t *nodes, int32_t n, tn_buf *name);
     /* Converts and stores the weights, in the order given, which is that of execution. Called once; the table outlives
-     * the device. `done` (may be NULL) is called with the share that is stored. */
+     * the device. `done` (may be NULL) is called with the share that is stored and a weight, what was stored
+     * of which is not read in the file again (-1: none); for a large one several times. */
     tn_status (*put_weights)(tn_device *device, const tn_weight *const *weights, int32_t n,
                              void (*done)(void *data, int32_t weight, double share), void *data, tn_error *err);
     uint64_t (*weight_bytes)(const tn_device *device);
@@ -111,6 +111,9 @@ typedef struct tn_backend {
 
 /* Weights of the types that `holds` says yes to; where they are quantized, their matmuls want int8 activations. */
 void tn_caps_add_types(tn_caps *caps, bool (*holds)(tn_type type));
+/* Whether a launch runs where `want` is wanted of a step: those of the choice and of the best may be left out, as nothing reads
+ * them. */
+bool tn_launch_wanted(const tn_plan *plan, int32_t launch, int want);
 /* Finds a backend by the part of the name before ':'; *variant is what follows or NULL. NULL when there is none. */
 const tn_backend *tn_backend_find(const char *name, const char **variant);
 /* The i-th backend of this build; NULL at the end. */

@@ -70,6 +70,7 @@ tn_status tn_lower_quantize(tn_graph *out, const tn_graph *g, uint64_t int8_type
     if (ok) {
         out->output = p.map[g->output];
         out->choice = g->choice ? p.map[g->choice] : 0;
+        out->best = g->best ? p.map[g->best] : 0;
     }
     tn_free(p.map);
     tn_free(p.done);

@@ -42,6 +42,8 @@ static const tn_rule epilogue[] = {
      {{'Y', ANY_MATMUL, ""}, {'Z', ACTIVATION | IS(MUL) | IS(SCALE) | IS(SOFTCAP), "YB"}}, TN_KIND_MATMULS},
     {"matmul_quantize", "z = int8(y)",
      {{'Y', ANY_MATMUL, ""}, {'Z', IS(QUANTIZE), "Y"}}, TN_KIND_MATMULS, .out = "Y"},
+    {"matmul_argmax", "i = argmax(x w^T)",
+     {{'Y', IS(MATMUL) | KIND(MATMULS), ""}, {'Z', IS(ARGMAX), "Y"}}, TN_KIND_CHOICE, .out = "Y"},
     {"attention_gate", "z = attention * b",
      {{'Y', IS(ATTENTION), ""}, {'Z', IS(MUL), "YB"}}, TN_KIND_ATTENTION_OUT},
     {"attention_quantize", "z = int8(attention)",
@@ -86,7 +88,7 @@ static const tn_rule join[] = {
     {"scan_norm", "z = norm(gated_delta_net(...)) * gate",
      {{'Y', IS(GATED_DELTA_NET) | KIND(SCAN), ""}, {'Z', KIND(ROW), "Y"}}, TN_KIND_SCAN, .needs = "norm"},
     {"norm_matmuls", "y_i = norm(h) w_i^T ...",
-     {{'M', KIND(ROW), ""}, {'Y', ANY_MATMUL, "M"}}, TN_KIND_NORM_MATMULS, .out = "M", .needs = "norm"},
+     {{'M', KIND(ROW), ""}, {'Y', ANY_MATMUL | KIND(CHOICE), "M"}}, TN_KIND_NORM_MATMULS, .out = "M", .needs = "norm"},
 };
 
 /* clang-format on */

@@ -4,7 +4,8 @@
 #include "base/mem.h"
 
 const tn_op_info tn_ops[TN_OP_COUNT] = {
-#define OP(NAME, name, min, max, class, commutes, formula) {#name, formula, min, max, TN_##class, commutes},
+#define OP(NAME, name, min, max, class, commutes, bound, grain, formula)                                             \
+    {#name, formula, min, max, TN_##class, commutes, grain, bound},
 #include "graph/ops.def"
 #undef OP
 };
@@ -162,6 +163,12 @@ tn_val tn_g_top_k(tn_graph *g, tn_val probs, const tn_val *scale, int32_t n_used
 
 tn_val tn_g_argmax(tn_graph *g, tn_val x, const char *name) {
     tn_node n = {.op = TN_OP_ARGMAX, .n_src = 1, .src = {x}, .out = {f32_like(g, x, 1)}};
+    n.out[0].dtype = TN_I32;
+    return add(g, &n, name);
+}
+
+tn_val tn_g_best(tn_graph *g, tn_val x, int32_t k, const char *name) {
+    tn_node n = {.op = TN_OP_BEST, .n_src = 1, .n_out = 2, .src = {x}, .out = {f32_like(g, x, k), f32_like(g, x, k)}};
     n.out[0].dtype = TN_I32;
     return add(g, &n, name);
 }

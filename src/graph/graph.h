@@ -12,7 +12,7 @@
 #include "quant/quant.h"
 
 typedef enum tn_op {
-#define OP(NAME, name, min, max, class, commutes, formula) TN_OP_##NAME,
+#define OP(NAME, ...) TN_OP_##NAME,
 #include "graph/ops.def"
 #undef OP
     TN_OP_COUNT
@@ -25,6 +25,8 @@ typedef struct tn_op_info {
     int min_src, max_src;
     tn_class class;
     bool commutes;
+    int32_t grain; /* of the bound */
+    double bound;
 } tn_op_info;
 extern const tn_op_info tn_ops[TN_OP_COUNT];
 
@@ -105,6 +107,7 @@ typedef struct tn_graph {
     int32_t n_states;
     int32_t output;     /* the node that is the result: logits */
     int32_t choice;     /* their argmax, a result too; 0: there is none */
+    int32_t best;       /* the best of them, a result too; 0: there is none */
     int32_t max_tokens; /* the symbols' maxima in a step of this phase */
     int32_t max_outputs;
     bool one_token;   /* every sequence has exactly one token in a step (decode) */
@@ -135,6 +138,8 @@ tn_val tn_g_matmul_id(tn_graph *g, tn_val x, tn_val w, tn_val ids, const char *n
 /* scale (may be NULL): a factor for each expert. The result is the weights; tn_g_out(result, 1, n_used) the indices. */
 tn_val tn_g_top_k(tn_graph *g, tn_val probs, const tn_val *scale, int32_t n_used, bool norm, const char *name);
 tn_val tn_g_argmax(tn_graph *g, tn_val x, const char *name);
+/* The result is the indices of the k best; tn_g_out(result, 1, k) what stands there. */
+tn_val tn_g_best(tn_graph *g, tn_val x, int32_t k, const char *name);
 tn_val tn_g_expert_sum(tn_graph *g, tn_val y, tn_val weights, const char *name);
 /* A state of `size` floats a sequence. */
 tn_val tn_g_recurrent_state(tn_graph *g, int32_t index, const char *name, int32_t size);
@@ -162,7 +167,7 @@ static inline bool tn_src_same(tn_src a, tn_src b) {
 }
 /* Whether a node is read after the step. */
 static inline bool tn_is_result(const tn_graph *g, int32_t node) {
-    return node == g->output || (node == g->choice && node > 0);
+    return node == g->output || (node > 0 && (node == g->choice || node == g->best));
 }
 static inline bool tn_is_leaf(const tn_node *n) {
     return tn_ops[n->op].class == TN_LEAF;

@@ -14,7 +14,7 @@ static const char *check_op(const tn_graph *g, const tn_node *n, int32_t id) {
     if (!n->name || !n->name[0]) return "no name";
     const tn_op_info *op = &tn_ops[n->op];
     if (n->n_src < op->min_src || n->n_src > op->max_src) return "wrong number of sources";
-    bool two = n->op == TN_OP_TOP_K || n->op == TN_OP_CONV1D || n->op == TN_OP_GATED_DELTA_NET;
+    bool two = n->op == TN_OP_TOP_K || n->op == TN_OP_BEST || n->op == TN_OP_CONV1D || n->op == TN_OP_GATED_DELTA_NET;
     if (n->n_out != 1 + two) return "wrong number of outputs";
     return NULL;
 }
@@ -89,10 +89,18 @@ static const char *check_matmul(const tn_graph *g, const tn_node *n, int32_t id)
     return NULL;
 }
 
-static const char *check_argmax(const tn_graph *g, const tn_node *n, int32_t id) {
+static const char *check_choice(const tn_graph *g, const tn_node *n, int32_t id) {
     (void)id;
-    if (n->op != TN_OP_ARGMAX) return NULL;
+    for (int k = 0; k < n->n_src; k++)
+        if (n->src[k].node > 0 && (n->src[k].node == g->choice || n->src[k].node == g->best))
+            return "reads what is a result only";
+    if (n->op != TN_OP_ARGMAX && n->op != TN_OP_BEST) return NULL;
     if (!is_f32(g, n->src[0])) return "chooses from what is not f32";
+    if (n->op == TN_OP_BEST && n->out[0].cols > n->src[0].cols) return "chooses more than there are";
+    if (n->op == TN_OP_BEST)
+        return n->out[0].dtype != TN_I32 || n->out[1].dtype != TN_F32 || n->out[1].cols != n->out[0].cols
+                   ? "the result is not indices and what stands there"
+                   : NULL;
     return n->out[0].cols != 1 || n->out[0].dtype != TN_I32 ? "the result is not one index" : NULL;
 }
 
@@ -177,10 +185,14 @@ static const char *check_state(const tn_graph *g, const tn_node *n, int32_t id) 
 
 static check_fn *const checks[] = {check_op,       check_sources, check_shape,   check_rows,      check_binary,
                                    check_heads,    check_matmul,  check_experts, check_recurrent, check_state,
-                                   check_replaced, check_embed,   check_argmax};
+                                   check_replaced, check_embed,   check_choice};
 
 tn_status tn_graph_verify(const tn_graph *g, tn_error *err) {
     if (g->failed) return tn_fail_memory(err);
+    if (g->choice < 0 || g->choice >= g->n || (g->choice && g->nodes[g->choice].op != TN_OP_ARGMAX))
+        return tn_fail(err, TN_ERR_INTERNAL, "graph: the choice is no argmax");
+    if (g->best < 0 || g->best >= g->n || (g->best && g->nodes[g->best].op != TN_OP_BEST))
+        return tn_fail(err, TN_ERR_INTERNAL, "graph: the best are not chosen");
     for (int32_t i = 0; i < g->n; i++) {
         for (size_t k = 0; k < sizeof checks / sizeof *checks; k++) {
             const char *wrong = checks[k](g, &g->nodes[i], i);
@@ -189,7 +201,5 @@ tn_status tn_graph_verify(const tn_graph *g, tn_error *err) {
         }
     }
     if (g->output < 0 || g->output >= g->n) return tn_fail(err, TN_ERR_INTERNAL, "graph: no output");
-    if (g->choice < 0 || g->choice >= g->n || (g->choice && g->nodes[g->choice].op != TN_OP_ARGMAX))
-        return tn_fail(err, TN_ERR_INTERNAL, "graph: the choice is no argmax");
     return TN_OK;
 }

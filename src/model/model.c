@@ -468,6 +468,11 @@ tn_val tn_row_matrix(tn_build *b, int32_t n, const char *format, int32_t layer) 
 
 /* ---- the frame ---- */
 
+/* Logits that tn_best() tells of. */
+static int32_t n_best(const tn_hparams *hp) {
+    return hp->n_vocab < TN_N_BEST ? hp->n_vocab : TN_N_BEST;
+}
+
 tn_status tn_model_build(tn_graph *g, const tn_arch *arch, const tn_hparams *hp, const tn_gguf *file,
                          tn_weight_table *weights, const tn_phase_shape *shape, tn_error *err) {
     *g = (tn_graph){.max_tokens = shape->max_tokens,
@@ -485,6 +490,7 @@ tn_status tn_model_build(tn_graph *g, const tn_arch *arch, const tn_hparams *hp,
     g->output = logits.node;
     g->layer = -1;
     g->choice = tn_g_argmax(g, logits, "chosen").node;
+    if (shape->one_token || !shape->all_outputs) g->best = tn_g_best(g, logits, n_best(hp), "best").node;
     if (g->failed) goto fail;
     return TN_OK;
 fail:

@@ -14,6 +14,17 @@ static bool reads_whole(const tn_graph *g, const int32_t *nodes, int32_t n, int3
     return true;
 }
 
+/* Of a whole result of plain matmuls, one a launch. */
+static const char *check_argmax(const tn_graph *g, const int32_t *nodes, int32_t n, const tn_form_limits *limits,
+                                int32_t i, tn_op product) {
+    tn_src s = g->nodes[nodes[i]].src[0];
+    if (!limits->argmax_after) return "an argmax is a launch of its own here";
+    if (product == TN_OP_MATMUL_ID) return "an argmax of what several experts made";
+    for (int32_t j = 0; j < n; j++)
+        if (j != i && g->nodes[nodes[j]].op == TN_OP_ARGMAX) return "two argmaxes in one launch";
+    return s.first || s.cols != tn_shape_of(g, s)->cols ? "an argmax of a slice" : NULL;
+}
+
 /* An op on tiles. */
 static const char *check_after(const tn_graph *g, const int32_t *nodes, int32_t n, const tn_form *s, int32_t i) {
     const tn_node *node = &g->nodes[nodes[i]];
@@ -56,6 +67,11 @@ static void number_parts(tn_form *s, int32_t n) {
     s->n_parts = next;
 }
 
+/* Columns that a node of a part works on. */
+static int32_t width_of(const tn_node *node) {
+    return node->op == TN_OP_ARGMAX ? node->src[0].cols : node->out[0].cols;
+}
+
 static const char *classify_matmuls(const tn_graph *g, const int32_t *nodes, int32_t n, const tn_form_limits *limits,
                                     tn_form *s) {
     s->kind = TN_FORM_MATMULS;
@@ -80,7 +96,9 @@ static const char *classify_matmuls(const tn_graph *g, const int32_t *nodes, int
         if (s->role[i] == TN_BEFORE && !limits->has_row_op(node->op))
             return "no row kernel for an op before the matmul";
         if (s->role[i] == TN_BEFORE && tn_ops[node->op].class == TN_STATE) return "a state written before the matmul";
-        const char *why = s->role[i] == TN_AFTER ? check_after(g, nodes, n, s, i) : NULL;
+        const char *why = s->role[i] != TN_AFTER     ? NULL
+                          : node->op == TN_OP_ARGMAX ? check_argmax(g, nodes, n, limits, i, product)
+                                                     : check_after(g, nodes, n, s, i);
         if (why) return why;
     }
     bool before = false;
@@ -93,7 +111,7 @@ static const char *classify_matmuls(const tn_graph *g, const int32_t *nodes, int
     for (int32_t i = 0; i < n; i++) /* parts work on columns of one count */
         for (int32_t j = 0; j < i; j++)
             if (s->role[i] != TN_BEFORE && s->role[j] != TN_BEFORE && s->part[i] == s->part[j] &&
-                g->nodes[nodes[i]].out[0].cols != g->nodes[nodes[j]].out[0].cols)
+                width_of(&g->nodes[nodes[i]]) != width_of(&g->nodes[nodes[j]]))
                 return "results of different widths meet";
     return NULL;
 }

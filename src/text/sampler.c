@@ -1,5 +1,6 @@
 #include "text/sampler.h"
 
+#include "base/best.h"
 #include "base/error.h"
 #include "base/mem.h"
 
@@ -115,52 +116,6 @@ void tn_sampler_close(tn_sampler **s) {
     *s = NULL;
 }
 
-/* ---- candidates: ids, ranked by the logits of all tokens ---- */
-
-/* Greater logit first (not a number: as -INFINITY); of equal ones, the lower id. */
-static bool better(const float *logits, int32_t a, int32_t b) {
-    float la = logits[a], lb = logits[b];
-    if (la > lb) return true;
-    if (la < lb) return false;
-    la = isnan(la) ? -INFINITY : la;
-    lb = isnan(lb) ? -INFINITY : lb;
-    return la > lb || (la == lb && a < b);
-}
-
-/* Sinks ids[i] in a heap whose top is the worst (worst_first) or the best. */
-static void sift_down(const float *logits, int32_t *ids, int32_t n, int32_t i, bool worst_first) {
-    int32_t id = ids[i];
-    for (int32_t child; (child = 2 * i + 1) < n; i = child) {
-        if (child + 1 < n && better(logits, ids[child], ids[child + 1]) == worst_first) child++;
-        if (better(logits, id, ids[child]) != worst_first) break;
-        ids[i] = ids[child];
-    }
-    ids[i] = id;
-}
-
-static void make_heap(const float *logits, int32_t *ids, int32_t n, bool worst_first) {
-    for (int32_t i = n / 2; i-- > 0;) sift_down(logits, ids, n, i, worst_first);
-}
-
-/* Moves the top of a heap of n to its end. */
-static void pop(const float *logits, int32_t *ids, int32_t n, bool worst_first) {
-    int32_t top = ids[0];
-    ids[0] = ids[n - 1];
-    if (n > 1) sift_down(logits, ids, n - 1, 0, worst_first);
-    ids[n - 1] = top;
-}
-
-/* The k best of all tokens, as a heap with the worst on top. */
-static void select_best(const float *logits, int32_t n_vocab, int32_t *ids, int32_t k) {
-    for (int32_t i = 0; i < k; i++) ids[i] = i;
-    make_heap(logits, ids, k, true);
-    for (int32_t i = k; i < n_vocab; i++) {
-        if (!better(logits, i, ids[0])) continue;
-        ids[0] = i;
-        sift_down(logits, ids, k, 0, true);
-    }
-}
-
 /* ---- picking ---- */
 
 void tn_sampler_accept(tn_sampler *s, int32_t id) {
@@ -203,9 +158,9 @@ static int32_t select_nucleus(const float *logits, int32_t *ids, int32_t n, floa
     double sum = 0, have = 0;
     int32_t left = n;
     for (int32_t i = 0; i < n; i++) sum += exp((double)(logits[ids[i]] - max));
-    make_heap(logits, ids, n, false);
+    tn_best_heap(logits, ids, n);
     do {
-        pop(logits, ids, left--, false);
+        tn_best_take(logits, ids, left--);
         have += exp((double)(logits[ids[left]] - max));
     } while (left && have < (double)top_p * sum);
     return n - left;
@@ -222,15 +177,10 @@ static int32_t draw(const float *logits, const int32_t *ids, int32_t n, float ma
     return ids[n - 1];
 }
 
-int32_t tn_sampler_pick(tn_sampler *s, const float *logits) {
+/* One of the n candidates in s->ids, by s->logits, of which max is the greatest: all steps from top-p on. */
+static int32_t pick_candidate(tn_sampler *s, int32_t n, float max) {
     const tn_sampler_options *o = &s->options;
-    int32_t *ids = s->ids, n = s->n_vocab, best = fill(s, logits);
-    float max = s->logits[best];
-    if (o->temp == 0 || isinf(max)) return best; /* infinite: no distribution */
-    if (o->top_k > 0 && o->top_k < n) {
-        n = o->top_k;
-        select_best(s->logits, s->n_vocab, ids, n);
-    }
+    int32_t *ids = s->ids;
     if (o->top_p < 1) {
         int32_t kept = select_nucleus(s->logits, ids, n, max, o->top_p);
         ids += n - kept;
@@ -245,6 +195,42 @@ int32_t tn_sampler_pick(tn_sampler *s, const float *logits) {
     return draw(s->logits, ids, kept, max, o->temp, tn_random_uniform(o->seed, s->draws++));
 }
 
+/* With a temperature of 0 the best token is it; nothing is drawn where it is infinite: there is no distribution. */
+static bool draws(const tn_sampler_options *o, float max) {
+    return o->temp > 0 && !isinf(max);
+}
+
+int32_t tn_sampler_pick(tn_sampler *s, const float *logits) {
+    const tn_sampler_options *o = &s->options;
+    int32_t n = s->n_vocab, best = fill(s, logits);
+    float max = s->logits[best];
+    if (!draws(o, max)) return best;
+    if (o->top_k > 0) {
+        if (o->top_k < n) n = o->top_k;
+        tn_select_best(s->logits, s->n_vocab, s->ids, n);
+    }
+    return pick_candidate(s, n, max);
+}
+
+int32_t tn_sampler_needs(const tn_sampler *s) {
+    const tn_sampler_options *o = &s->options;
+    bool penalties = o->repeat_penalty != 1 || o->frequency_penalty != 0 || o->presence_penalty != 0;
+    if (s->bias || (penalties && o->repeat_last_n > 0)) return 0;
+    int32_t k = o->temp == 0 ? 1 : o->top_k;
+    return k < s->n_vocab ? k : s->n_vocab;
+}
+
+/* The candidates are numbered from the best on, so that they rank by logit and number as their tokens do by logit and id. */
+int32_t tn_sampler_pick_from(tn_sampler *s, const tn_candidates *c) {
+    int32_t n = tn_sampler_needs(s);
+    if (n < 1 || n > c->n) return -1;
+    for (int32_t i = 0; i < n; i++) {
+        s->logits[i] = isnan(c->logits[i]) ? -INFINITY : c->logits[i];
+        s->ids[i] = i;
+    }
+    return c->ids[draws(&s->options, s->logits[0]) ? pick_candidate(s, n, s->logits[0]) : 0];
+}
+
 /* ---- probabilities ---- */
 
 /* How far a logit lies below the greatest; equal ones may be infinite. */
@@ -255,8 +241,7 @@ static double below(float logit, float max) {
 int32_t tn_top_logprobs(const float *logits, int32_t n_vocab, int32_t k, int32_t *ids, float *logprobs) {
     if (k > n_vocab) k = n_vocab;
     if (k <= 0) return 0;
-    select_best(logits, n_vocab, ids, k);
-    for (int32_t left = k; left > 0; left--) pop(logits, ids, left, true);
+    tn_select_best(logits, n_vocab, ids, k);
     float max = logits[ids[0]];
     double sum = 0;
     for (int32_t i = 0; i < n_vocab; i++)

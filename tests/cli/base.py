@@ -1,6 +1,8 @@
 """What the tests of the command line share: the binary, a folder for each test, a tiny model."""
 import argparse
+import math
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -56,6 +58,30 @@ class Case(unittest.TestCase):
         for part in [says] if isinstance(says, str) else says:
             self.assertIn(part, err)
         return err
+
+
+def student(t, freedom):
+    """The chance of a |t| as large as this or larger: Student's density, integrated by Simpson's rule over x = sqrt(freedom) tan(a)."""
+    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
+    n, first, last = 20000, math.atan(abs(t) / math.sqrt(freedom)), math.pi / 2
+    at = [math.cos(first + (last - first) * i / n) ** (freedom - 1) for i in range(n + 1)]
+    return 2 * scale * (last - first) / n / 3 * (at[0] + at[-1] + 4 * sum(at[1:-1:2]) + 2 * sum(at[2:-1:2]))
+
+
+def paired(a, b):
+    """The median of b / a, and the chance of Wilcoxon's test of the logarithms: all choices of signs, one by one."""
+    logs = sorted((math.log(y / x) for x, y in zip(a, b, strict=True)), key=abs)
+    positive = sum(i for i, v in enumerate(logs, 1) if v > 0)
+    low = min(positive, sum(range(len(logs) + 1)) - positive)
+    sums = [sum(i for i in range(1, len(logs) + 1) if signs >> i & 1) for signs in range(0, 2 << len(logs), 2)]
+    return math.exp(statistics.median(logs)), min(1, 2 * sum(s <= low for s in sums) / len(sums))
+
+
+def holm(chances):
+    order, least, out = sorted(range(len(chances)), key=lambda i: chances[i]), 0, list(chances)
+    for rank, i in enumerate(order):
+        out[i] = least = max(least, min(1, (len(chances) - rank) * chances[i]))
+    return out
 
 
 def main():

@@ -1,4 +1,6 @@
 """bench --against: a stand-in for llama-bench, what it is asked, and what is made of its answers."""
+import csv
+import io
 import json
 import os
 
@@ -7,13 +9,15 @@ import base
 PEER = """#!/bin/sh
 echo "$@" >>"{log}"
 echo noise >&2
-echo '[{{"avg_ts": {speed}}}]'
+echo x >>"{log}.runs"
+echo '[{{"avg_ts": '$(($(wc -l <"{log}.runs") * {speed}))'}}]'
 """
 
 
 class Against(base.Case):
     def peer(self, speed):
         self.log = self.put("log", "")
+        self.put("log.runs", "")
         path = self.put("llama-bench", PEER.format(log=self.log, speed=speed))
         os.chmod(path, 0o755)
         return path
@@ -23,27 +27,51 @@ class Against(base.Case):
             return [dict(zip(words[::2], words[1::2])) for words in map(str.split, f)]
 
     def test_rounds(self):
-        out = self.good("bench", "--against", self.peer(0.5), "-m", self.model, "-t", "1", "-p", "4", "-n", "2", "-d", "3",
-                        "-r", "3", "--json", "-q")
+        out = self.good("bench", "--against", self.peer(2), "-m", self.model, "-t", "1", "-p", "4", "-n", "2", "-d", "3",
+                        "-r", "6", "--json", "-q")
         rows = json.loads(out)
         self.assertEqual([r["test"] for r in rows], ["pp4 @ d3", "tg2 @ d3"])
         for r in rows:
-            self.assertEqual(r["peer_samples_ts"], [0.5] * 3)
-            self.assertEqual(r["ts"], sorted(r["samples_ts"])[1])
-            self.assertAlmostEqual(r["ratio"] * 0.5 / r["ts"], 1)
+            ratio, p = base.paired(r["peer_samples_ts"], r["samples_ts"])
+            self.assertAlmostEqual(r["ratio"] / ratio, 1, places=6)
+            self.assertAlmostEqual(r["p"], p, places=6)
+            self.assertTrue(r["ratio_low"] <= r["ratio"] <= r["ratio_high"])
+        self.assertEqual([r["peer_samples_ts"] for r in rows], [[2, 4, 6, 8, 10, 12], [14, 16, 18, 20, 22, 24]])
         self.assertEqual(rows[0]["share"], 0)
         self.assertGreater(rows[1]["share"], 0)
+        self.assertAlmostEqual(rows[1]["share"], sum(sorted(rows[1]["share_samples"])[2:4]) / 2)
         asked = self.asked()
-        self.assertEqual(len(asked), 6)
-        for words, n_prompt, n_gen in [(asked[0], "4", "0"), (asked[5], "0", "2")]:
+        self.assertEqual(len(asked), 12)
+        for words, n_prompt, n_gen in [(asked[0], "4", "0"), (asked[11], "0", "2")]:
             self.assertEqual((words["-m"], words["-t"], words["-d"]), (self.model, "1", "3"))
             self.assertEqual((words["-p"], words["-n"], words["-r"], words["-o"]), (n_prompt, n_gen, "1", "json"))
+            self.assertEqual([words[k] for k in ("-ctk", "-ctv", "-ngl", "-dev")], ["f16", "f16", "0", "none"])
+
+    def test_is_asked_for_the_same(self):
+        self.good("bench", "--against", self.peer(1), "-m", self.model, "-p", "0", "-n", "0", "-pg", "4,2", "-r", "1", "--kv-type",
+                  "q8_0", "-ub", "64", "--no-warmup", "-q")
+        with open(self.log) as f:
+            asked = f.read()
+        for part in ("-p 0 -n 0 -pg 4,2 ", "-ctk q8_0 -ctv q8_0", "-ub 64", "--no-warmup"):
+            self.assertIn(part, asked)
+
+    def test_formats(self):
+        words = ["bench", "--against", self.peer(1), "-m", self.model, "-p", "4", "-n", "2", "-r", "2", "-q", "-o"]
+        rows = [json.loads(line) for line in self.good(*words, "jsonl").splitlines()]
+        table = list(csv.DictReader(io.StringIO(self.good(*words, "csv"))))
+        self.assertEqual([r["n_prompt"] for r in rows], [4, 0])
+        self.assertEqual([r["test"] for r in table], ["pp4", "tg2"])
+        self.assertEqual([k for k, v in rows[0].items() if not isinstance(v, list)], list(table[0]))
 
     def test_slower(self):
-        code, out, err = self.tenon("bench", "--against", self.peer(1e12), "-m", self.model, "-p", "4", "-n", "0", "-r", "1")
+        words = ["bench", "--against", self.peer(10**12), "-m", self.model, "-p", "4", "-n", "0", "-r"]
+        code, out, err = self.tenon(*words, "6")
         self.assertEqual(code, 1)
-        self.assertIn("slower than the peer in 1 tests", err)
-        self.assertIn("| 1000000000000.0 |", out)
+        self.assertIn("slower than the peer in 1 of 1 tests", err)
+        self.assertIn("| 3500000000000.0 ± ", out)
+        code, _, err = self.tenon(*words, "1")  # one round says nothing
+        self.assertEqual(code, 0)
+        self.assertIn("6 rounds", err)
 
     def test_peers_that_are_none(self):
         for path, why in (("/bin/false", "failed (exit code 1)"), ("/bin/true", "no avg_ts"), ("/nope", "No such file")):

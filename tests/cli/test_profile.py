@@ -21,7 +21,8 @@ class Profile(base.Case):
             self.assertEqual(sum(r["calls"] for r in regions), phase["launches"])
             self.assertAlmostEqual(sum(r["seconds"]["mean"] for r in regions), phase["launch_seconds"], places=9)
             self.assertAlmostEqual(sum(r["share"] for r in regions), 1, places=6)
-            self.assertLessEqual(phase["launch_seconds"], phase["timed_seconds"])
+            self.assertLessEqual(phase["launch_seconds"] + phase["begin_seconds"], phase["timed_seconds"])
+            self.assertGreater(phase["begin_seconds"], 0)
             self.assertTrue(all(r["seconds"]["mean"] > 0 and r["bytes"] > 0 for r in regions))
             for r in regions:
                 self.assertAlmostEqual(r["of_peak"], r["bytes_per_second"] / phase["peak_bytes_per_second"])
@@ -46,12 +47,13 @@ class Profile(base.Case):
         self.assertGreater(more, few)
 
     def test_compare(self):
-        fused, plain = self.profile("-p", "0", "-n", "2", "--compare")
+        fused, plain = self.profile("-p", "0", "-n", "6", "--compare")
         self.assertEqual((fused["fuse"], plain["fuse"]), ("all", "none"))
         self.assertEqual(sum(r["plain_calls"] for r in fused["regions"]), plain["launches"])
         seconds = sum(r["plain_seconds"]["mean"] for r in fused["regions"])
         self.assertAlmostEqual(seconds, plain["launch_seconds"], places=9)
         self.assertTrue(all(r["verdict"] in ("noise", "faster", "SLOWER") for r in fused["regions"]))
+        self.assertTrue(all(r["change"] > -1 and 0 <= r["p"] <= 1 for r in fused["regions"]))
         text = self.good("profile", "-m", self.model, "-p", "4", "-n", "2", "--compare")
         for part in ("pp4", "tg2", "of peak", "fused is", "by kind"):
             self.assertIn(part, text)
@@ -78,6 +80,9 @@ class Profile(base.Case):
 
     def test_backend_that_cannot(self):
         self.bad(base.UNAVAILABLE, "profile", "-m", self.model, "-b", "null", "-p", "0", "-n", "1", says="timed")
+        for backend in ("webgpu:plan", "cuda:plan"):
+            self.bad(base.UNAVAILABLE, "profile", "-m", self.model, "-b", backend, "-p", "0", "-n", "1", says="plan")
+            self.bad(base.UNAVAILABLE, "verify", "--ops", "-b", backend, says="only plans")
 
 
 if __name__ == "__main__":

@@ -198,6 +198,35 @@ class Choice(Sampling):
                 self.bad(base.USAGE, *words, option, value, says=option)
 
 
+class FromTheBest(Sampling):
+    """Where the sampler needs few logits, a step brings no others back: the tokens are the same."""
+    def check(self, backend, *words):
+        words = ["-b", backend, "--ids", "5,6,7", "-n", "20", "--ignore-eos", *words]
+        found = []
+        for seed in range(4):
+            best = self.answer(*words, "--seed", str(seed))["ids"]
+            self.assertEqual(self.answer(*words, "--seed", str(seed), "--logprobs", "0")["ids"], best)
+            self.assertEqual(self.answer(*words, "--seed", str(seed), "-l", "5+0")["ids"], best)
+            found.append(best)
+        return found
+
+    def test_same_tokens(self):
+        for words in (["--temp", "3"], ["--temp", "5", "--top-k", "64", "--top-p", "1", "--min-p", "0"],
+                      ["--temp", "2", "--top-k", "2"]):
+            found = self.check("cpu", *words)
+            self.assertNotEqual(found[0], found[1])
+            self.check("cpu:ref", *words)
+        self.assertEqual(len({tuple(ids) for ids in self.check("cpu", "--temp", "3", "--top-k", "1")}), 1)
+
+    def test_on_webgpu(self):
+        code, out, _ = self.tenon("doctor", "--json")
+        ready = [b for b in json.loads(out) if b["backend"] == "webgpu" and b["ready"]]
+        if not ready:
+            self.skipTest("no WebGPU here")
+        found = self.check("webgpu", "--temp", "3")
+        self.assertNotEqual(found[0], found[1])
+
+
 class Logprobs(Sampling):
     def logits(self, ids):
         out = self.path("logits.bin")

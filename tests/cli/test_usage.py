@@ -60,10 +60,11 @@ class Usage(base.Case):
         self.wrong("explain", "-m", self.model, "--format", "dot", "--json")
 
     def test_gpu_layers(self):
-        for layers in ("all", "99", "-1", "2", "33"):
+        for layers in ("all", "99", "-1", "2", "33", "0"):
             self.good("run", "-m", self.model, "--ids", "1", "-n", "1", "--json", "-ngl", layers)
-        for layers in ("1", "0", "-2", "some", "", "2x"):
+        for layers in ("1", "-2", "some", "", "2x"):
             self.wrong("run", "-m", self.model, "--ids", "1", "-n", "1", "-ngl", layers, says="-ngl")
+        self.wrong("run", "-m", self.model, "--ids", "1", "-n", "1", "-b", "null", "-ngl", "0", says="-ngl")
 
     def test_unknown_rule(self):
         code, out, err = self.tenon("run", "-m", self.model, "-p", "x", "-n", "1", "--fuse", "superglue")

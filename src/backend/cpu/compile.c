@@ -183,11 +183,24 @@ static void make_product(maker *m, tn_cpu_part *part, int32_t i) {
     product->gather = take_scratch(m, product->row * TN_CPU_TOKEN_CHUNK);
 }
 
+/* Every thread keeps the best of its columns, for each row. Logits that come straight from the product need not be stored then. */
+static void make_argmax(maker *m, tn_cpu_part *part, int32_t i) {
+    const tn_node *n = node_at(m, i);
+    if (!is_stored(m, i, 0)) return; /* nobody reads it */
+    part->argmax = true;
+    part->scores = source(m, n->src[0], n->src[0].cols);
+    part->chosen = stored(m, m->from->nodes[i], 0, 0);
+    if (n->src[0].node == m->g->output && part->n_products == 1 && !part->n_ops)
+        part->aside = (tn_cpu_operand){.where = TN_CPU_TILE, .offset = take_scratch(m, (size_t)TN_CPU_TILE_SIZE * 4)};
+    size_t bytes = tn_cpu_tops_bytes(m->form.max_rows) * (size_t)tn_pool_size(m->p->device->pool);
+    if (bytes > m->p->parts_bytes) m->p->parts_bytes = bytes;
+}
+
 /* The width of a part, and whether it is one of experts: as its first product says. */
 static void shape_part(maker *m, tn_cpu_part *part, int32_t number) {
     for (int32_t i = m->from->n - 1; i >= 0; i--) {
         const tn_node *n = node_at(m, i);
-        if (m->form.role[i] == TN_BEFORE || m->form.part[i] != number) continue;
+        if (m->form.role[i] == TN_BEFORE || m->form.part[i] != number || n->op == TN_OP_ARGMAX) continue;
         m->to->rows = n->out[0].rows;
         part->cols = n->out[0].cols;
         if (n->op == TN_OP_MATMUL_ID) {
@@ -211,6 +224,10 @@ static void make_part(maker *m, tn_cpu_part *part, int32_t number) {
     for (int32_t i = 0; i < m->from->n && !m->failed; i++) {
         if (m->form.role[i] == TN_BEFORE || m->form.part[i] != number) continue;
         const tn_node *node = node_at(m, i);
+        if (node->op == TN_OP_ARGMAX) {
+            make_argmax(m, part, i);
+            continue;
+        }
         m->local[i][0] = stored(m, m->from->nodes[i], 0, 0);
         if (!direct(m, part, i))
             m->local[i][0] =
@@ -356,6 +373,11 @@ tn_status tn_cpu_compile(tn_device *device, const tn_plan *plan, tn_memory *memo
     p->logits = (const float *)(memory->arena + plan->offset[plan->graph.output * TN_MAX_OUT]);
     if (plan->graph.choice)
         p->chosen = (const int32_t *)(memory->arena + plan->offset[plan->graph.choice * TN_MAX_OUT]);
+    int32_t best = plan->graph.best;
+    if (best)
+        p->best = (tn_candidates){(const int32_t *)(memory->arena + plan->offset[best * TN_MAX_OUT]),
+                                  (const float *)(memory->arena + plan->offset[best * TN_MAX_OUT + 1]),
+                                  plan->graph.nodes[best].out[0].cols};
     *program = p;
     return TN_OK;
 }

@@ -2,7 +2,8 @@
  * one of four forms, so that a value has the same bits in whatever launch it is computed:
  *   rows     every thread takes some rows and runs the launch's ops on each
  *   matmuls  every thread takes some columns; row ops before the products are done by each thread for itself (cheaper than
- *            a barrier, for few rows); element ops after them work on tiles still in cache
+ *            a barrier, for few rows); element ops after them work on tiles still in cache; of an argmax each thread keeps
+ *            the best of its columns
  *   attend   every thread takes some (tokens, kv head) pairs
  *   scan     every thread takes some (sequence, head or channels) pairs and goes through the sequence's tokens */
 #ifndef TN_CPU_H
@@ -10,6 +11,7 @@
 
 #include "backend/backend.h"
 #include "backend/cpu/kernels/kernels.h"
+#include "base/mem.h"
 #include "base/thread.h"
 #include "plan/form.h"
 
@@ -129,8 +131,17 @@ typedef struct tn_cpu_part {
     int64_t bytes;            /* .. and of all; 0 for experts */
     int32_t n_expert, n_used; /* 0: no experts */
     tn_cpu_operand ids;
-    size_t lists; /* experts: scratch for counts, starts, and (token, slot) pairs by expert */
+    bool argmax;
+    tn_cpu_operand scores, chosen; /* what it is of, where it goes */
+    tn_cpu_operand aside; /* a tile for the scores of a step that wants no more than the choice; else no tile */
+    size_t lists;         /* experts: scratch for counts, starts, and (token, slot) pairs by expert */
 } tn_cpu_part;
+
+/* The largest number of a row so far, and the first column that has it; at -1: none was a number. */
+typedef struct tn_cpu_top {
+    float max;
+    int32_t at;
+} tn_cpu_top;
 
 typedef struct tn_cpu_launch {
     tn_form_kind form;
@@ -176,6 +187,7 @@ struct tn_program {
     size_t parts_bytes;
     const float *logits;
     const int32_t *chosen; /* in the arena; NULL: the graph has no choice */
+    tn_candidates best;    /* of row 0, likewise */
     tn_step_input step;    /* the one that was submitted last */
     int32_t *ids;          /* its tokens, those chosen by the step before among them */
     int32_t *kept;         /* its own choices: the arena is the next step's */
@@ -197,6 +209,12 @@ void tn_cpu_op_init(tn_cpu_op *op, const tn_device *device, const tn_memory *mem
                     const tn_node *node);
 /* Whether there is a kernel for the op as a row op. */
 bool tn_cpu_has_op(tn_op op);
+/* Goes on with columns [first, first + n). */
+void tn_cpu_top_of(tn_cpu_top *top, const float *x, int32_t first, int32_t n);
+/* Bytes of the tops of so many rows of one thread: whole cache lines. */
+static inline size_t tn_cpu_tops_bytes(int32_t rows) {
+    return tn_align_up((size_t)rows * sizeof(tn_cpu_top), 64);
+}
 /* The pointer to column c of a row of an operand. */
 char *tn_cpu_at(const tn_cpu_operand *o, const tn_cpu_frame *f, int32_t row, int32_t c);
 

@@ -87,12 +87,26 @@ static size_t packed_size(const tn_device *d, const tn_weight *w) {
     return expert_size(d, w) * (size_t)w->n_expert;
 }
 
-/* A weight or an expert of it, its rows brought together where they are scattered in the file. */
+/* Whoever loads is told of every slice, so that the file's pages can go while the rest of a large weight is still to come. */
+enum { SLICE = 16 << 20 };
+
+typedef struct storing {
+    void (*done)(void *data, int32_t weight, double share);
+    void *data;
+    size_t total, at; /* bytes of the arena */
+} storing;
+
+static void tell(storing *s, int32_t weight, size_t bytes) {
+    s->at += bytes;
+    if (s->done) s->done(s->data, weight, s->total ? (double)s->at / (double)s->total : 1.0);
+}
+
+/* Tiles [begin, end) of a weight or an expert of it, its rows brought together where they are scattered in the file. */
 typedef struct pack_call {
     const tn_weight *from;
     tn_cpu_weight rows;
     int32_t first; /* row of the weight */
-    bool tiles;
+    int32_t begin, end;
     char *to, *rows_buffer; /* room for the rows of an expert, NULL where they lie together */
 } pack_call;
 
@@ -103,8 +117,9 @@ static void gather_rows(const pack_call *c, char *to, int32_t begin, int32_t end
 
 static void pack_share(void *arg, int i, int n) {
     pack_call *c = arg;
-    int32_t tiles = tiles_of(c->rows.n_out);
-    int32_t begin = (int32_t)((int64_t)tiles * i / n), end = (int32_t)((int64_t)tiles * (i + 1) / n);
+    int32_t tiles = c->end - c->begin;
+    int32_t begin = c->begin + (int32_t)((int64_t)tiles * i / n),
+            end = c->begin + (int32_t)((int64_t)tiles * (i + 1) / n);
     int32_t r0 = begin * TN_TILE_ROWS, r1 = end * TN_TILE_ROWS < c->rows.n_out ? end * TN_TILE_ROWS : c->rows.n_out;
     tn_cpu_weight rows = c->rows;
     if (c->rows_buffer) {
@@ -114,47 +129,66 @@ static void pack_share(void *arg, int i, int n) {
     if (begin < end) tn_tile_pack(&rows, begin, end, c->to);
 }
 
-static tn_status put_weight(tn_device *d, tn_cpu_matrix *to, const tn_weight *w, char *at, tn_error *err) {
-    size_t stride = w->bytes / (size_t)w->n_out, size = expert_size(d, w);
+/* An expert in slices; what is left over is told of with the next one's. */
+static void pack_slices(tn_device *d, pack_call *c, int32_t weight, size_t *untold, storing *s) {
+    int32_t tiles = tiles_of(c->rows.n_out);
+    size_t tile = tn_tile_bytes(c->rows.type, c->rows.n_in);
+    int32_t step = tile < SLICE ? (int32_t)(SLICE / tile) : 1;
+    for (c->begin = 0; c->begin < tiles; c->begin = c->end) {
+        c->end = tiles - c->begin < step ? tiles : c->begin + step;
+        tn_pool_run(d->pool, pack_share, c);
+        *untold += tile * (size_t)(c->end - c->begin);
+        if (*untold < SLICE) continue;
+        tell(s, weight, *untold);
+        *untold = 0;
+    }
+}
+
+static tn_status put_weight(tn_device *d, const tn_weight *w, int32_t index, storing *s, tn_error *err) {
+    size_t stride = w->bytes / (size_t)w->n_out, size = expert_size(d, w), untold = 0;
     int32_t rows = expert_rows(w);
+    tn_cpu_matrix *to = &d->weights[index];
     to->w = (tn_cpu_weight){w->data, stride, w->type, rows, w->n_in};
     to->expert_stride = stride * (size_t)rows;
-    if (!size) return TN_OK;
+    if (!size) {
+        tell(s, -1, 0);
+        return TN_OK;
+    }
     bool tiles = tn_cpu_layout_for(d, w) == TN_LAYOUT_TILE16, scattered = w->block && w->block < rows;
-    char *buffer = tiles && scattered ? tn_alloc(stride * (size_t)rows) : NULL;
+    char *buffer = tiles && scattered ? tn_alloc(stride * (size_t)rows) : NULL, *at = d->packed + s->at;
     if (tiles && scattered && !buffer) return tn_fail_memory(err);
     for (int32_t e = 0; e < w->n_expert; e++) {
-        pack_call c = {w, to->w, e * rows, tiles, at + size * (size_t)e, buffer};
+        pack_call c = {
+            .from = w, .rows = to->w, .first = e * rows, .to = at + size * (size_t)e, .rows_buffer = buffer};
         c.rows.data = tn_weight_row(w, e * rows);
-        if (tiles)
-            tn_pool_run(d->pool, pack_share, &c);
-        else
-            gather_rows(&c, c.to, 0, rows);
+        if (tiles) {
+            pack_slices(d, &c, index, &untold, s);
+            continue;
+        }
+        gather_rows(&c, c.to, 0, rows);
+        untold += size;
     }
     tn_free(buffer);
     to->w.data = at;
     to->expert_stride = size;
     if (tiles) to->w.stride = tn_tile_bytes(w->type, w->n_in);
+    tell(s, index, untold);
     return TN_OK;
 }
 
 static tn_status put_weights(tn_device *d, const tn_weight *const *weights, int32_t n,
                              void (*done)(void *data, int32_t weight, double share), void *data, tn_error *err) {
-    size_t total = 0, at = 0;
-    for (int32_t i = 0; i < n; i++) total += packed_size(d, weights[i]);
+    storing s = {.done = done, .data = data};
+    for (int32_t i = 0; i < n; i++) s.total += packed_size(d, weights[i]);
     d->weights = tn_alloc_zero((size_t)n, sizeof *d->weights);
-    d->packed = total ? tn_alloc_pages(total) : NULL;
-    d->packed_bytes = d->packed ? total : 0;
-    if (!d->weights || (total && !d->packed))
-        return tn_fail(err, TN_ERR_RESOURCES, "out of memory: the weights need %.1f MiB", (double)total / (1 << 20));
+    d->packed = s.total ? tn_alloc_pages(s.total) : NULL;
+    d->packed_bytes = d->packed ? s.total : 0;
+    if (!d->weights || (s.total && !d->packed))
+        return tn_fail(err, TN_ERR_RESOURCES, "out of memory: the weights need %.1f MiB",
+                       (double)s.total / (1 << 20));
     d->n_weights = n;
     tn_status status = TN_OK;
-    for (int32_t i = 0; i < n && status == TN_OK; i++) {
-        size_t size = packed_size(d, weights[i]);
-        status = put_weight(d, &d->weights[i], weights[i], size ? d->packed + at : NULL, err);
-        at += size;
-        if (status == TN_OK && done) done(data, size ? i : -1, total ? (double)at / (double)total : 1.0);
-    }
+    for (int32_t i = 0; i < n && status == TN_OK; i++) status = put_weight(d, weights[i], i, &s, err);
     return status;
 }
 

@@ -1,4 +1,4 @@
-/* What is to be known of the processor: for doctor. */
+/* What is to be known of the processor. */
 #include "backend/cpu/cpu.h"
 
 #include <stdio.h>
@@ -6,13 +6,14 @@
 #include <unistd.h>
 
 /* "model name" of the first processor; on machines whose kernel does not tell, nothing. */
-static void processor(tn_buf *b) {
+void tn_processor_name(char *out, size_t cap) {
     char line[300];
     FILE *f = fopen("/proc/cpuinfo", "r");
+    if (cap) *out = 0;
     while (f && fgets(line, sizeof line, f)) {
         const char *value = strchr(line, ':');
         if (strncmp(line, "model name", 10) || !value) continue;
-        tn_buf_printf(b, "processor: %.*s\n", (int)strcspn(value + 1, "\n") - 1, value + 2);
+        snprintf(out, cap, "%.*s", (int)strcspn(value + 1, "\n") - 1, value + 2);
         break;
     }
     if (f) fclose(f);
@@ -24,7 +25,9 @@ void tn_cpu_facts(const tn_device *d, tn_buf *b) {
         int id;
     } caches[] = {{"L1", _SC_LEVEL1_DCACHE_SIZE}, {"L2", _SC_LEVEL2_CACHE_SIZE}, {"L3", _SC_LEVEL3_CACHE_SIZE}};
     (void)d;
-    processor(b);
+    char processor[200];
+    tn_processor_name(processor, sizeof processor);
+    if (*processor) tn_buf_printf(b, "processor: %s\n", processor);
     tn_buf_printf(b, "cores: %ld\n", sysconf(_SC_NPROCESSORS_ONLN));
     tn_buf_str(b, "kernels:");
     for (tn_isa isa = TN_ISA_REF; isa < TN_ISA_COUNT; isa++)

@@ -2,6 +2,7 @@
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/kernels/matmul.h"
 #include "backend/cpu/kernels/pieces.h"
+#include "base/best.h"
 
 #include <math.h>
 #include <string.h>
@@ -64,7 +65,7 @@ static void run_top_k(const tn_cpu_op *op, const tn_cpu_frame *f, int32_t row, i
 }
 
 /* The largest, by lanes; then the first that equals it. What is not a number is never larger. */
-static int32_t argmax(const float *x, int32_t n) {
+void tn_cpu_top_of(tn_cpu_top *top, const float *x, int32_t first, int32_t n) {
     enum { LANES = 16 };
     float lane[LANES], max = -INFINITY;
     for (int j = 0; j < LANES; j++) lane[j] = -INFINITY;
@@ -73,15 +74,25 @@ static int32_t argmax(const float *x, int32_t n) {
         for (int j = 0; j < LANES; j++) lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
     for (int j = 0; j < LANES; j++) max = lane[j] > max ? lane[j] : max;
     for (; i < n; i++) max = x[i] > max ? x[i] : max;
-    for (i = 0; i < n; i++)
-        if (x[i] == max) return i;
-    return 0;
+    if (top->at >= 0 && !(max > top->max)) return;
+    for (i = 0; i < n && x[i] != max; i++) continue;
+    if (i < n) *top = (tn_cpu_top){max, first + i};
 }
 
 static void run_argmax(const tn_cpu_op *op, const tn_cpu_frame *f, int32_t row, int32_t c0, int32_t n) {
     (void)c0, (void)n;
+    tn_cpu_top top = {.at = -1};
+    tn_cpu_top_of(&top, (const float *)tn_cpu_at(&op->src[0], f, row, 0), 0, op->i[1]);
+    *(int32_t *)tn_cpu_at(&op->dst, f, row, 0) = top.at < 0 ? 0 : top.at;
+}
+
+static void run_best(const tn_cpu_op *op, const tn_cpu_frame *f, int32_t row, int32_t c0, int32_t n) {
+    (void)c0;
     const float *x = (const float *)tn_cpu_at(&op->src[0], f, row, 0);
-    *(int32_t *)tn_cpu_at(&op->dst, f, row, 0) = argmax(x, op->i[1]);
+    int32_t *ids = (int32_t *)tn_cpu_at(&op->dst, f, row, 0);
+    float *best = (float *)tn_cpu_at(&op->dst2, f, row, 0);
+    tn_select_best(x, op->i[1], ids, n);
+    for (int32_t k = 0; k < n; k++) best[k] = isnan(x[ids[k]]) ? -INFINITY : x[ids[k]];
 }
 
 static void run_expert_sum(const tn_cpu_op *op, const tn_cpu_frame *f, int32_t row, int32_t c0, int32_t n) {
@@ -152,7 +163,7 @@ static int find_piece(tn_op op) {
 
 bool tn_cpu_has_op(tn_op op) {
     return find_piece(op) >= 0 || op == TN_OP_EMBED || op == TN_OP_SELECT_ROWS || op == TN_OP_KV_WRITE ||
-           op == TN_OP_TOP_K || op == TN_OP_ARGMAX || op == TN_OP_EXPERT_SUM;
+           op == TN_OP_TOP_K || op == TN_OP_ARGMAX || op == TN_OP_BEST || op == TN_OP_EXPERT_SUM;
 }
 
 /* Parameters in the places that the table in kernels.h gives them. */
@@ -171,7 +182,8 @@ static void set_parameters(tn_cpu_op *op, const tn_node *node) {
         op->i[1] = node->src[0].cols;
         op->i[2] = a->norm;
         break;
-    case TN_OP_ARGMAX: op->i[1] = node->src[0].cols; break;
+    case TN_OP_ARGMAX:
+    case TN_OP_BEST: op->i[1] = node->src[0].cols; break;
     case TN_OP_EXPERT_SUM: op->i[1] = a->n_used; break;
     case TN_OP_SCALE: op->f[0] = a->factor; break;
     case TN_OP_SOFTCAP: op->f[0] = a->softcap; break;
@@ -203,6 +215,7 @@ void tn_cpu_op_init(tn_cpu_op *op, const tn_device *device, const tn_memory *mem
     if (node->op == TN_OP_SELECT_ROWS) op->run = run_select_rows;
     if (node->op == TN_OP_TOP_K) op->run = run_top_k;
     if (node->op == TN_OP_ARGMAX) op->run = run_argmax;
+    if (node->op == TN_OP_BEST) op->run = run_best;
     if (node->op == TN_OP_EXPERT_SUM) op->run = run_expert_sum;
     if (node->op == TN_OP_EMBED) {
         const tn_weight *w = tn_src_weight(g, node->src[1]);

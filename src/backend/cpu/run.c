@@ -10,9 +10,10 @@
 typedef struct worker {
     const tn_step_input *step;
     char *scratch;
-    float *parts; /* of all threads: see run_segments */
+    float *parts; /* of all threads: see run_segments, run_matmuls */
     tn_pool *pool;
     int i, n;
+    bool choice_only; /* nobody wants the logits */
 } worker;
 
 static int32_t rows_of(const tn_cpu_launch *l, const tn_step_input *step) {
@@ -37,16 +38,37 @@ static void run_before(const tn_cpu_launch *l, const worker *w, const tn_cpu_fra
         for (int32_t k = 0; k < l->n_copies; k++) l->copy[k].run(&l->copy[k], f, row, 0, l->copy[k].cols);
 }
 
-/* Columns [c0, c0 + n) of all products of a part for tokens [t0, t0 + nt), and the ops on them. */
-static void run_tile(const tn_cpu_part *part, const worker *w, int32_t c0, int32_t n, int32_t t0, int32_t nt) {
+/* The best columns of a thread's, one for each of so many rows. */
+static tn_cpu_top *tops_of(const worker *w, int thread, int32_t rows) {
+    return (tn_cpu_top *)((char *)w->parts + tn_cpu_tops_bytes(rows) * (size_t)thread);
+}
+
+/* Threads have columns in order: of equal numbers the first thread's is the lowest. */
+static void join_tops(const tn_cpu_part *part, const worker *w, int32_t rows) {
+    const tn_cpu_frame whole = {.step = w->step, .scratch = w->scratch};
+    for (int32_t row = 0; row < rows; row++) {
+        tn_cpu_top best = tops_of(w, 0, rows)[row];
+        for (int k = 1; k < w->n; k++) {
+            tn_cpu_top top = tops_of(w, k, rows)[row];
+            if (top.at >= 0 && (best.at < 0 || top.max > best.max)) best = top;
+        }
+        *(int32_t *)tn_cpu_at(&part->chosen, &whole, row, 0) = best.at < 0 ? 0 : best.at;
+    }
+}
+
+/* Columns [c0, c0 + n) of all products of a part for tokens [t0, t0 + nt) of `rows`, and the ops on them. */
+static void run_tile(const tn_cpu_part *part, const worker *w, int32_t c0, int32_t n, int32_t t0, int32_t nt,
+                     int32_t rows) {
     const tn_cpu_frame whole = {.step = w->step, .scratch = w->scratch};
     int32_t padded = (int32_t)tn_align_up((size_t)n, TN_TILE_ROWS);
     tn_cpu_frame f = {.step = w->step, .scratch = w->scratch, .row0 = t0, .col0 = c0, .ld = padded};
+    bool aside = w->choice_only && part->aside.where == TN_CPU_TILE;
     for (int32_t k = 0; k < part->n_products; k++) {
         const tn_cpu_product *p = &part->product[k];
-        size_t ld = p->dst.where == TN_CPU_ARENA ? p->dst.stride / 4 : (size_t)padded;
+        const tn_cpu_operand *dst = aside ? &part->aside : &p->dst;
+        size_t ld = dst->where == TN_CPU_ARENA ? dst->stride / 4 : (size_t)padded;
         p->run(&p->weight->w, c0, padded, tn_cpu_at(&p->x, &whole, t0, 0), p->x.stride, nt,
-               (float *)tn_cpu_at(&p->dst, &f, t0, c0), ld);
+               (float *)tn_cpu_at(dst, &f, t0, c0), ld);
     }
     for (int32_t k = 0; k < part->n_ops; k++) {
         const tn_cpu_op *op = &part->op[k];
@@ -55,6 +77,10 @@ static void run_tile(const tn_cpu_part *part, const worker *w, int32_t c0, int32
         else
             for (int32_t t = t0; t < t0 + nt; t++) op->run(op, &f, t, c0, n);
     }
+    tn_cpu_top *tops = part->argmax ? tops_of(w, w->i, rows) : NULL;
+    const tn_cpu_operand *scores = aside ? &part->aside : &part->scores;
+    for (int32_t t = t0; tops && t < t0 + nt; t++)
+        tn_cpu_top_of(&tops[t], (const float *)tn_cpu_at(scores, &f, t, c0), c0, n);
 }
 
 /* ---- experts: the rows that chose one are brought together, so that its weights are read once ---- */
@@ -146,7 +172,7 @@ static void run_columns(const tn_cpu_part *part, const worker *w, int32_t c0, in
     for (int32_t n; c0 < end; c0 += n) {
         n = end - c0 < width ? end - c0 : width;
         for (int32_t t0 = 0; t0 < rows; t0 += TN_CPU_TOKEN_CHUNK)
-            run_tile(part, w, c0, n, t0, rows - t0 < TN_CPU_TOKEN_CHUNK ? rows - t0 : TN_CPU_TOKEN_CHUNK);
+            run_tile(part, w, c0, n, t0, rows - t0 < TN_CPU_TOKEN_CHUNK ? rows - t0 : TN_CPU_TOKEN_CHUNK, rows);
     }
 }
 
@@ -161,6 +187,7 @@ static void run_matmuls(const tn_cpu_launch *l, const worker *w) {
     const tn_cpu_frame whole = {.step = w->step, .scratch = w->scratch};
     if (l->n_before) run_before(l, w, &whole);
     int32_t rows = rows_of(l, w->step);
+    const tn_cpu_part *chooses = NULL;
     int64_t first = 0, begin = l->bytes * w->i / w->n, end = l->bytes * (w->i + 1) / w->n;
     for (int32_t k = 0; k < l->n_parts; k++) {
         const tn_cpu_part *part = &l->part[k];
@@ -168,9 +195,14 @@ static void run_matmuls(const tn_cpu_launch *l, const worker *w) {
             run_experts(part, w, rows);
             continue;
         }
+        for (int32_t row = 0; part->argmax && row < rows; row++) tops_of(w, w->i, rows)[row].at = -1;
         run_columns(part, w, column_at(part, begin - first), column_at(part, end - first), rows);
         first += part->bytes;
+        chooses = part->argmax ? part : chooses;
     }
+    if (!chooses) return;
+    tn_pool_barrier(w->pool, w->i);
+    if (w->i == 0) join_tops(chooses, w, rows);
 }
 
 /* The columns of one kv head's share of an op. */
@@ -255,17 +287,35 @@ static bool in_segments(const tn_cpu_launch *l, const worker *w) {
     return w->n > 1 && slots > w->step->n_runs && slots <= l->attend.slots;
 }
 
+/* Pages of segment s of a run. */
+static int32_t pages_in(const tn_run *run, int32_t segment) {
+    int32_t left = run->pos / TN_PAGE + 1 - segment * TN_SEGMENT;
+    return left < TN_SEGMENT ? left : TN_SEGMENT;
+}
+
+/* Every thread gets about the same number of pages, and a head's one after the other. */
 static void run_segments(const tn_cpu_launch *l, const worker *w) {
     int32_t n_kv = l->attend.a.kv.n_kv, unit = 0, slot = 0;
+    int64_t total = 0, at = 0;
     for (int32_t r = 0; r < w->step->n_runs; r++) {
-        segments s = segments_of(&l->attend.a, &w->step->runs[r]);
-        for (int32_t k = 0; k < s.n; k++, slot++)
-            for (int32_t head = 0; head < n_kv; head++)
-                if (unit++ % w->n == w->i)
-                    run_segment(l, w, &w->step->runs[r], s.first + k, head, part_at(l, w, slot, head));
+        const tn_run *run = &w->step->runs[r];
+        segments s = segments_of(&l->attend.a, run);
+        for (int32_t k = 0; k < s.n; k++) total += (int64_t)pages_in(run, s.first + k) * n_kv;
+    }
+    for (int32_t r = 0; r < w->step->n_runs; r++) {
+        const tn_run *run = &w->step->runs[r];
+        segments s = segments_of(&l->attend.a, run);
+        for (int32_t head = 0; head < n_kv; head++)
+            for (int32_t k = 0; k < s.n; k++) {
+                int32_t pages = pages_in(run, s.first + k);
+                bool mine = (2 * at + pages) * w->n / (2 * total) == w->i;
+                if (mine) run_segment(l, w, run, s.first + k, head, part_at(l, w, slot + k, head));
+                at += pages;
+            }
+        slot += s.n;
     }
     tn_pool_barrier(w->pool, w->i);
-    unit = slot = 0;
+    slot = 0;
     for (int32_t r = 0; r < w->step->n_runs; r++) {
         segments s = segments_of(&l->attend.a, &w->step->runs[r]);
         for (int32_t head = 0; head < n_kv; head++)
@@ -353,6 +403,7 @@ static void run_scan(const tn_cpu_launch *l, const worker *w) {
 typedef struct step_call {
     tn_program *program;
     const tn_step_input *step;
+    int want;
     tn_launch_time *times; /* of each launch; NULL: nobody asks */
     double start;
 } step_call;
@@ -369,9 +420,17 @@ static void run_launch(const tn_cpu_launch *l, const worker *w) {
 static void run_step(void *arg, int i, int n) {
     const step_call *call = arg;
     const tn_program *p = call->program;
-    worker w = {call->step, p->scratch + p->scratch_bytes * (size_t)i, p->parts, p->device->pool, i, n};
+    worker w = {call->step,
+                p->scratch + p->scratch_bytes * (size_t)i,
+                p->parts,
+                p->device->pool,
+                i,
+                n,
+                call->want == TN_WANT_CHOSEN};
+    if (call->times) tn_pool_barrier(p->device->pool, i); /* waking the threads is nobody's time */
     for (int32_t k = 0; k < p->n; k++) {
         bool timed = call->times && i == 0;
+        if (!tn_launch_wanted(p->plan, k, call->want)) continue;
         if (timed) call->times[k].start = tn_seconds() - call->start;
         run_launch(&p->launch[k], &w);
         tn_pool_barrier(p->device->pool, i);
@@ -384,14 +443,15 @@ static int32_t n_choices(const tn_program *p, const tn_step_input *step) {
     return g->nodes[g->output].out[0].rows == TN_ROWS_OUTPUTS ? step->n_outputs : step->n_tokens;
 }
 
-static void run(tn_program *p, const tn_step_input *step, tn_launch_time *times) {
+static void run(tn_program *p, const tn_step_input *step, int want, tn_launch_time *times) {
     p->step = *step;
+    p->want = want;
     p->step.ids = p->ids;
     for (int32_t t = 0; t < step->n_tokens; t++)
         p->ids[t] = step->ids[t] == TN_ID_CHOSEN ? p->memory->chosen[t] : step->ids[t];
-    step_call call = {p, &p->step, times, times ? tn_seconds() : 0};
+    step_call call = {p, &p->step, want, times, times ? tn_seconds() : 0};
     tn_pool_run(p->device->pool, run_step, &call);
-    if (!p->chosen) return;
+    if (!p->chosen || !(want & TN_WANT_CHOSEN)) return;
     memcpy(p->kept, p->chosen, (size_t)n_choices(p, step) * sizeof *p->kept);
     p->memory->chosen = p->kept;
 }
@@ -399,19 +459,19 @@ static void run(tn_program *p, const tn_step_input *step, tn_launch_time *times)
 /* The host is the device: a step is done when it has been submitted. */
 tn_status tn_cpu_submit(tn_program *p, const tn_step_input *step, int want, tn_error *err) {
     (void)err;
-    run(p, step, NULL);
-    p->want = want;
+    run(p, step, want, NULL);
     return TN_OK;
 }
 
 tn_status tn_cpu_wait(tn_program *p, tn_result *result, tn_error *err) {
     (void)err;
-    *result = (tn_result){p->want & TN_WANT_LOGITS ? p->logits : NULL, p->want & TN_WANT_IDS ? p->kept : NULL};
+    *result = (tn_result){p->want & TN_WANT_LOGITS ? p->logits : NULL, p->want & TN_WANT_CHOSEN ? p->kept : NULL};
+    if (p->want & TN_WANT_BEST) result->best = p->best;
     return TN_OK;
 }
 
 tn_status tn_cpu_profile(tn_program *p, const tn_step_input *step, tn_launch_time *times, tn_error *err) {
     (void)err;
-    run(p, step, times);
+    run(p, step, ~0, times);
     return TN_OK;
 }

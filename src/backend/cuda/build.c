@@ -8,9 +8,9 @@
 
 enum { ROWS_BEFORE = 2 }; /* so many norms are done again by every block rather than once, before */
 enum { MATVEC_ROWS = 8, MAX_ATTEND_GROUP = 16, MAX_TILE_PRODUCTS = 2, MAX_SPLITS = 32 };
-enum { ARGMAX_COLUMNS = 4096 };             /* of a block */
-enum { CONV_CHUNK = 16, DELTA_CHUNK = 16 }; /* tokens of a run worked on at once */
-enum { MATVEC_LOADS = 12 };                 /* of 16 bytes, in flight in a lane */
+enum { ARGMAX_COLUMNS = 4096, BEST_COLUMNS = 4096, BEST_SHARES = 64 }; /* of a block; blocks of a row */
+enum { CONV_CHUNK = 16, DELTA_CHUNK = 16 };                            /* tokens of a run worked on at once */
+enum { MATVEC_LOADS = 12 };                                            /* of 16 bytes, in flight in a lane */
 enum {
     EXPERTS_ROWS = 64,
     EXPERTS_TOKENS = 32,
@@ -29,7 +29,7 @@ static const tn_cuda_kernel kernels[] = {
 };
 
 static const char *const op_names[TN_OP_COUNT] = {
-#define OP(NAME, name, min, max, class, commutes, formula) #NAME,
+#define OP(NAME, ...) #NAME,
 #include "graph/ops.def"
 #undef OP
 };
@@ -539,11 +539,23 @@ static void put_cache(maker *m, const tn_attr *a) {
                   memory ? (int)memory->kv_type : (int)TN_KV_F16, a->n_kv, a->head_dim, a->v_dim);
 }
 
+/* Shared memory of attend_tile: the cache's stages, of wide heads the queries too; in the end the result. */
+static size_t attend_tile_bytes(const tn_attr *a) {
+    bool wide = a->head_dim > 128 || a->v_dim > 128; /* as the kernel has it */
+    size_t rows = 16 * TN_K_WARPS, at_once = wide ? 32 : TN_K_PAGE, k_ld = (size_t)a->head_dim + 8;
+    size_t work = 2 * at_once * (k_ld + (size_t)a->v_dim + 8) * 2 + (wide ? 2 * rows * k_ld * 2 : 0);
+    size_t out = rows * ((size_t)a->v_dim + 4) * 4;
+    return work > out ? work : out;
+}
+
 /* Whether the tensor cores' kernels do it: a cache of halves, heads of dimensions that fill their registers and not more. */
 static bool halves_fit(const maker *m) {
     const tn_attr *a = &node_at(m, core_at(m))->attr;
+    bool tile = m->max_rows > MATVEC_ROWS;
+    int32_t widest = tile ? 256 : 128;
+    if (tile && attend_tile_bytes(a) > m->ask->device->shared_limit) return false;
     return (!m->ask->memory || m->ask->memory->kv_type == TN_KV_F16) && a->head_dim % 32 == 0 && a->v_dim % 64 == 0 &&
-           a->head_dim <= 128 && a->v_dim <= 128 && a->n_head / a->n_kv <= 8;
+           a->head_dim <= widest && a->v_dim <= widest && a->n_head / a->n_kv <= 8;
 }
 
 /* The ops on the result of the one core. */
@@ -575,7 +587,7 @@ static void put_attention(maker *m) {
 
 static void make_attend_tile(maker *m) {
     const tn_attr *a = &node_at(m, core_at(m))->attr;
-    int32_t rows = 16 * TN_K_WARPS, tokens = rows / (a->n_head / a->n_kv);
+    int32_t tokens = 16 * TN_K_WARPS / (a->n_head / a->n_kv);
     for (int32_t i = 0; i < m->ask->n; i++) {
         if (m->form.role[i] == TN_BEFORE)
             fail(m, "too many tokens to make the heads where they are read: once, before");
@@ -583,9 +595,7 @@ static void make_attend_tile(maker *m) {
             fail(m, "many tokens are quantized faster in a launch of their own");
     }
     put_attention(m);
-    size_t pages = 2 * TN_K_PAGE * (size_t)(a->head_dim + a->v_dim + 16) * 2,
-           out = (size_t)(rows * (a->v_dim + 4)) * 4;
-    m->to->shared_bytes = pages > out ? pages : out;
+    m->to->shared_bytes = attend_tile_bytes(a);
     m->to->grid[0] = (unsigned)((m->max_rows + tokens - 1) / tokens);
 }
 
@@ -625,6 +635,25 @@ static void make_argmax(maker *m) {
                   "#define COLS %d\n#define EACH %d\n#define SHARES %d\n#define INPUT %d\n#define OUTPUT %d\n", cols,
                   ARGMAX_COLUMNS, shares, -1 - outside(m, n->src[0]), store_of(m, 0));
     m->to->partial_bytes = (size_t)m->max_rows * (size_t)shares * 8;
+    m->to->counters = (size_t)m->max_rows;
+    m->to->grid[0] = (unsigned)shares;
+    m->to->grid[1] = (unsigned)m->max_rows;
+}
+
+/* ---- best ---- */
+
+static void make_best(maker *m) {
+    const tn_node *n = node_at(m, 0);
+    int32_t cols = n->src[0].cols, each = (cols + BEST_SHARES - 1) / BEST_SHARES;
+    each = each > BEST_COLUMNS ? (int32_t)tn_align_up((size_t)each, TN_K_THREADS) : BEST_COLUMNS;
+    int32_t shares = (cols + each - 1) / each, best = n->out[0].cols;
+    if (m->ask->n > 1) fail(m, "the best of a row are a launch of their own");
+    if (best > TN_K_THREADS) fail(m, "more of the best than a block has threads");
+    tn_buf_printf(m->head, "#define COLS %d\n#define EACH %d\n#define SHARES %d\n#define BEST %d\n", cols, each,
+                  shares, best);
+    tn_buf_printf(m->head, "#define INPUT %d\n#define IDS %d\n#define NUMBERS %d\n", -1 - outside(m, n->src[0]),
+                  store_of(m, 0), store_output(m, 0, 1));
+    m->to->partial_bytes = (size_t)m->max_rows * (size_t)shares * (size_t)best * 8;
     m->to->counters = (size_t)m->max_rows;
     m->to->grid[0] = (unsigned)shares;
     m->to->grid[1] = (unsigned)m->max_rows;
@@ -720,6 +749,7 @@ static tn_cuda_core core_of(tn_op op) {
     case TN_OP_CONV1D:
     case TN_OP_GATED_DELTA_NET: return TN_CUDA_SCAN;
     case TN_OP_ARGMAX: return TN_CUDA_ARGMAX;
+    case TN_OP_BEST: return TN_CUDA_BEST;
     default: return TN_CUDA_ROWS;
     }
 }
@@ -729,7 +759,7 @@ static const tn_cuda_kernel *choose(const maker *m) {
     tn_cuda_core core = TN_CUDA_ROWS;
     for (int32_t i = 0; i < m->ask->n; i++) {
         const tn_node *n = node_at(m, i);
-        if (m->form.role[i] != TN_CORE && n->op != TN_OP_ARGMAX) continue;
+        if (m->form.role[i] != TN_CORE && n->op != TN_OP_ARGMAX && n->op != TN_OP_BEST) continue;
         core = core_of(n->op);
         if (tn_ops[n->op].class == TN_MATMUL && tn_shape_of(m->g, n->src[0])->dtype == TN_Q8) act = TN_CUDA_INT8;
     }
@@ -743,6 +773,14 @@ static const tn_cuda_kernel *choose(const maker *m) {
     return NULL;
 }
 
+static void make_rows_or_choice(maker *m) {
+    switch (m->to->kernel->core) {
+    case TN_CUDA_ARGMAX: make_argmax(m); break;
+    case TN_CUDA_BEST: make_best(m); break;
+    default: make_rows(m);
+    }
+}
+
 const char *tn_cuda_build(tn_cuda_launch *launch, const tn_cuda_ask *ask, tn_buf *head) {
     static const tn_form_limits limits = {has_row_op, ROWS_BEFORE};
     maker m = {.ask = ask, .g = ask->graph, .to = launch, .head = head};
@@ -753,7 +791,7 @@ const char *tn_cuda_build(tn_cuda_launch *launch, const tn_cuda_ask *ask, tn_buf
     launch->kernel = choose(&m);
     if (!launch->kernel) return "no kernel of this form";
     switch (m.form.kind) {
-    case TN_FORM_ROWS: launch->kernel->core == TN_CUDA_ARGMAX ? make_argmax(&m) : make_rows(&m); break;
+    case TN_FORM_ROWS: make_rows_or_choice(&m); break;
     case TN_FORM_MATMULS: make_matmuls(&m); break;
     case TN_FORM_ATTEND: strcmp(launch->kernel->entry, "attend") ? make_attend_tile(&m) : make_attend(&m); break;
     case TN_FORM_SCAN: make_scan(&m); break;

@@ -50,7 +50,8 @@ typedef enum tn_cuda_core {
     TN_CUDA_MATMUL_ID,
     TN_CUDA_ATTENTION,
     TN_CUDA_SCAN,
-    TN_CUDA_ARGMAX
+    TN_CUDA_ARGMAX,
+    TN_CUDA_BEST
 } tn_cuda_core;
 
 typedef enum tn_cuda_act { TN_CUDA_ANY, TN_CUDA_INT8, TN_CUDA_F32, TN_CUDA_HALF } tn_cuda_act;

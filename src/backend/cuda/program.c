@@ -8,10 +8,17 @@
 
 /* A step under way. */
 typedef struct slot {
-    int32_t *step, *ids; /* its inputs; what it chose */
+    int32_t *step, *ids, *best_ids; /* its inputs; what it chose; its best */
+    float *best;
     void *done;
     int want;
 } slot;
+
+enum { N_GRAPHS = 4 };
+/* The graph that has what is wanted. */
+static int graph_of(int want) {
+    return (want & TN_WANT_CHOSEN ? 1 : 0) + (want & TN_WANT_BEST ? 2 : 0);
+}
 
 struct tn_program {
     tn_device *device;
@@ -21,10 +28,10 @@ struct tn_program {
     int32_t n;
     void **modules;
     int32_t n_modules;
-    void *graph;
-    uint64_t scratch; /* shares of attention, then their counters */
-    uint64_t step;    /* inputs of the step: counts, ids, positions, sequences, outputs, page tables */
-    size_t step_ints; /* but for the page tables */
+    void *graph[N_GRAPHS]; /* see graph_of */
+    uint64_t scratch;      /* shares of attention, then their counters */
+    uint64_t step;         /* inputs of the step: counts, ids, positions, sequences, outputs, page tables */
+    size_t step_ints;      /* but for the page tables */
     size_t step_bytes, max_rows;
     int32_t max_tokens;
     float *logits;             /* pinned, as all that is copied from or to */
@@ -105,16 +112,24 @@ static tn_status make_launches(tn_program *p, tn_error *err) {
     return status;
 }
 
+static size_t best_of_row(const tn_program *p) {
+    const tn_graph *g = &p->plan->graph;
+    return g->best ? (size_t)g->nodes[g->best].out[0].cols : 0;
+}
+
 /* For the copies of a step to and from the device. */
 static tn_status make_slots(tn_program *p, tn_error *err) {
     const tn_cu *cu = &p->device->cu;
     const tn_shape *out = &p->plan->graph.nodes[p->plan->graph.output].out[0];
     size_t ids_at = tn_align_up(p->step_bytes, 256);
     p->max_rows = (size_t)tn_shape_max_rows(&p->plan->graph, out);
+    size_t best = p->max_rows * best_of_row(p);
     int result = cu->host_alloc((void **)&p->logits, tn_shape_row_bytes(out) * p->max_rows, 0);
     for (int i = 0; i < TN_CUDA_AHEAD && result == 0; i++) {
-        result = cu->host_alloc((void **)&p->slots[i].step, ids_at + p->max_rows * 4, 0);
+        result = cu->host_alloc((void **)&p->slots[i].step, ids_at + (p->max_rows + 2 * best) * 4, 0);
         if (result == 0) p->slots[i].ids = p->slots[i].step + ids_at / 4;
+        if (result == 0) p->slots[i].best_ids = p->slots[i].ids + p->max_rows;
+        if (result == 0) p->slots[i].best = (float *)(p->slots[i].best_ids + best);
         if (result == 0) result = cu->event_create(&p->slots[i].done, TN_CU_EVENT_UNTIMED);
     }
     return tn_cu_check(cu, result, "allocating pinned memory", err);
@@ -160,23 +175,27 @@ static int launch_one(tn_program *p, int32_t i, bool programmatic) {
     return p->device->cu.launch(&config, l->function, arguments, NULL);
 }
 
-static int capture(tn_program *p, bool programmatic) {
+static int capture(tn_program *p, int want, bool programmatic) {
     const tn_cu *cu = &p->device->cu;
     void *graph = NULL;
     int result = cu->capture_begin(p->device->stream, 2 /* relaxed */);
     if (result) return result;
-    for (int32_t i = 0; i < p->n && result == 0; i++) result = launch_one(p, i, programmatic);
+    for (int32_t i = 0; i < p->n && result == 0; i++)
+        if (tn_launch_wanted(p->plan, i, want)) result = launch_one(p, i, programmatic);
     int end = cu->capture_end(p->device->stream, &graph);
     if (result == 0) result = end;
-    if (result == 0) result = cu->graph_instantiate(&p->graph, graph, 0);
+    if (result == 0) result = cu->graph_instantiate(&p->graph[graph_of(want)], graph, 0);
     if (graph) cu->graph_destroy(graph);
     return result;
 }
 
 /* Launches may begin before the last one ends where the hardware knows how. */
-static tn_status make_graph(tn_program *p, tn_error *err) {
-    if (p->device->arch >= 90 && capture(p, true) == 0) return TN_OK;
-    return tn_cu_check(&p->device->cu, capture(p, false), "capturing a graph", err);
+static tn_status make_graph(tn_program *p, int want, tn_error *err) {
+    const tn_cu *cu = &p->device->cu;
+    if (p->graph[graph_of(want)]) return TN_OK;
+    tn_status status = tn_cu_check(cu, cu->context_set(p->device->context), "using the device", err);
+    if (status != TN_OK || (p->device->arch >= 90 && capture(p, want, true) == 0)) return status;
+    return tn_cu_check(cu, capture(p, want, false), "capturing a graph", err);
 }
 
 tn_status tn_cuda_compile(tn_device *device, const tn_plan *plan, tn_memory *memory, tn_program **program,
@@ -195,7 +214,8 @@ tn_status tn_cuda_compile(tn_device *device, const tn_plan *plan, tn_memory *mem
     if (real) status = tn_cu_check(&device->cu, device->cu.context_set(device->context), "using the device", err);
     if (status == TN_OK) status = make_launches(p, err);
     if (status == TN_OK && real) status = make_buffers(p, err);
-    if (status == TN_OK && real) status = make_graph(p, err);
+    if (status == TN_OK && real)
+        status = make_graph(p, TN_WANT_CHOSEN, err); /* the others when they are first wanted */
     if (status != TN_OK) {
         tn_cuda_free_program(device, &p);
         return status;
@@ -210,7 +230,8 @@ void tn_cuda_free_program(tn_device *device, tn_program **program) {
     const tn_cu *cu = &device->cu;
     if (tn_cuda_is_real(device)) cu->context_set(device->context);
     if (p->submitted != p->waited) cu->stream_wait(device->stream);
-    if (p->graph) cu->graph_exec_destroy(p->graph);
+    for (int i = 0; i < N_GRAPHS; i++)
+        if (p->graph[i]) cu->graph_exec_destroy(p->graph[i]);
     for (int i = 0; i < TN_CUDA_AHEAD; i++) {
         if (p->slots[i].done) cu->event_destroy(p->slots[i].done);
         if (p->slots[i].step) cu->host_free(p->slots[i].step);
@@ -262,6 +283,25 @@ static int send_step(tn_program *p, int32_t *host, const tn_step_input *in) {
     return result ? result : cu->to_device_async(p->step, host, bytes, p->device->stream);
 }
 
+/* Enqueues the copies of what is wanted of a step of so many rows. */
+static int fetch_results(tn_program *p, slot *s, size_t rows) {
+    const tn_cu *cu = &p->device->cu;
+    const tn_graph *g = &p->plan->graph;
+    void *stream = p->device->stream;
+    const int64_t *at = p->plan->offset;
+    uint64_t arena = p->memory->arena, logits = arena + (uint64_t)at[g->output * TN_MAX_OUT];
+    size_t best = rows * best_of_row(p) * 4;
+    int result = 0;
+    if (s->want & TN_WANT_CHOSEN) result = cu->to_host_async(s->ids, p->memory->chosen, rows * 4, stream);
+    if (result == 0 && s->want & TN_WANT_BEST)
+        result = cu->to_host_async(s->best_ids, arena + (uint64_t)at[g->best * TN_MAX_OUT], best, stream);
+    if (result == 0 && s->want & TN_WANT_BEST)
+        result = cu->to_host_async(s->best, arena + (uint64_t)at[g->best * TN_MAX_OUT + 1], best, stream);
+    if (result == 0 && s->want & TN_WANT_LOGITS)
+        result = cu->to_host_async(p->logits, logits, rows * tn_shape_row_bytes(&g->nodes[g->output].out[0]), stream);
+    return result;
+}
+
 tn_status tn_cuda_submit(tn_program *p, const tn_step_input *in, int want, tn_error *err) {
     tn_device *d = p->device;
     const tn_cu *cu = &d->cu;
@@ -272,14 +312,12 @@ tn_status tn_cuda_submit(tn_program *p, const tn_step_input *in, int want, tn_er
     slot *s = &p->slots[p->submitted % TN_CUDA_AHEAD];
     const tn_shape *out = &g->nodes[g->output].out[0];
     size_t rows = (size_t)(out->rows == TN_ROWS_OUTPUTS ? in->n_outputs : in->n_tokens);
-    uint64_t logits = p->memory->arena + (uint64_t)p->plan->offset[g->output * TN_MAX_OUT];
-    s->want = g->choice ? want : want & ~TN_WANT_IDS;
+    s->want = want & ~(g->choice ? 0 : TN_WANT_CHOSEN) & ~(g->best ? 0 : TN_WANT_BEST);
+    tn_status status = make_graph(p, s->want, err);
+    if (status != TN_OK) return status;
     int result = send_step(p, s->step, in);
-    if (result == 0) result = cu->graph_launch(p->graph, d->stream);
-    if (result == 0 && s->want & TN_WANT_IDS)
-        result = cu->to_host_async(s->ids, p->memory->chosen, rows * 4, d->stream);
-    if (result == 0 && s->want & TN_WANT_LOGITS)
-        result = cu->to_host_async(p->logits, logits, rows * tn_shape_row_bytes(out), d->stream);
+    if (result == 0) result = cu->graph_launch(p->graph[graph_of(s->want)], d->stream);
+    if (result == 0) result = fetch_results(p, s, rows);
     if (result == 0) result = cu->event_record(s->done, d->stream);
     if (result == 0) p->submitted++;
     return lose(d, result, "starting a step", err);
@@ -293,7 +331,9 @@ tn_status tn_cuda_wait(tn_program *p, tn_result *result, tn_error *err) {
     p->waited++;
     tn_status status = lose(d, d->cu.event_wait(s->done), "a step", err);
     if (status == TN_OK && s->want & TN_WANT_LOGITS) result->logits = p->logits;
-    if (status == TN_OK && s->want & TN_WANT_IDS) result->ids = s->ids;
+    if (status == TN_OK && s->want & TN_WANT_CHOSEN) result->ids = s->ids;
+    if (status == TN_OK && s->want & TN_WANT_BEST)
+        result->best = (tn_candidates){s->best_ids, s->best, (int32_t)best_of_row(p)};
     return status;
 }
 

@@ -15,6 +15,7 @@ struct tn_memory {
 struct tn_program {
     float *logits;
     int32_t *ids;
+    tn_candidates best;
 };
 
 static tn_status null_open(tn_device **device, const tn_device_options *options, tn_error *err) {
@@ -100,7 +101,7 @@ static tn_status null_submit(tn_program *program, const tn_step_input *step, int
 
 static tn_status null_wait(tn_program *program, tn_result *result, tn_error *err) {
     (void)err;
-    *result = (tn_result){program->logits, program->ids};
+    *result = (tn_result){program->logits, program->ids, program->best};
     return TN_OK;
 }
 

@@ -29,7 +29,6 @@ typedef uint64_t WGPUFlags;
 enum {
     WGPUSType_ShaderSourceWGSL = 2,
     WGPUCallbackMode_AllowProcessEvents = 2,
-    WGPUCallbackMode_AllowSpontaneous = 3,
     WGPUFeatureLevel_Core = 2,
     WGPUPowerPreference_HighPerformance = 2,
     WGPUFeatureName_TimestampQuery = 9,
@@ -38,7 +37,6 @@ enum {
     WGPUErrorType_NoError = 1,
     WGPUErrorType_Validation = 2,
     WGPUErrorType_OutOfMemory = 3,
-    WGPUDeviceLostReason_Destroyed = 2,
     WGPUStatus_Success = 1, /* of requests, maps and plain calls alike */
     WGPUQueryType_Timestamp = 2,
     WGPUBufferBindingType_Uniform = 2,
@@ -277,6 +275,7 @@ typedef struct WGPUComputePassDescriptor {
     FN(WGPUCommandEncoder, DeviceCreateCommandEncoder, (WGPUDevice, const void *))                                   \
     FN(WGPUQuerySet, DeviceCreateQuerySet, (WGPUDevice, const WGPUQuerySetDescriptor *))                             \
     FN(void, QuerySetRelease, (WGPUQuerySet))                                                                        \
+    FN(WGPUEnum, DeviceGetLimits, (WGPUDevice, WGPULimits *))                                                        \
     FN(void, DeviceDestroy, (WGPUDevice))                                                                            \
     FN(void, DeviceRelease, (WGPUDevice))                                                                            \
     FN(void, QueueRelease, (WGPUQueue))                                                                              \

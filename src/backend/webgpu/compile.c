@@ -108,6 +108,21 @@ static tn_status add_launch(maker *m, int32_t l, tn_error *err) {
 
 /* ---- buffers and bind groups ---- */
 
+/* What the last step chose is the memory's, for all of its programs: as large as the largest of them needs. */
+static tn_status make_chosen(tn_program *p, tn_error *err) {
+    tn_memory *m = p->memory;
+    WGPUBuffer larger;
+    if (m->chosen_bytes >= p->choice_bytes) return TN_OK;
+    tn_status status = tn_webgpu_buffer(p->device, &larger, p->choice_bytes,
+                                        WGPUBufferUsage_CopySrc | WGPUBufferUsage_CopyDst, "chosen tokens", err);
+    if (status != TN_OK) return status;
+    tn_webgpu_buffer_free(p->device, &m->chosen);
+    m->chosen = larger;
+    m->chosen_bytes = p->choice_bytes;
+    m->n_chosen = 0;
+    return TN_OK;
+}
+
 static tn_status make_results(tn_program *p, tn_error *err) {
     const tn_graph *g = &p->plan->graph;
     const tn_shape *output = &g->nodes[g->output].out[0];
@@ -115,23 +130,21 @@ static tn_status make_results(tn_program *p, tn_error *err) {
     p->logits_at = (uint64_t)p->plan->offset[g->output * TN_MAX_OUT];
     p->logits_row = tn_shape_row_bytes(output);
     p->logits_rows = output->rows;
-    const WGPUFlags back = WGPUBufferUsage_MapRead | WGPUBufferUsage_CopyDst;
-    tn_status status = tn_webgpu_buffer(p->device, &p->readback, p->logits_row * rows, back, "logits", err);
-    if (!g->choice) return status;
+    tn_status status = tn_webgpu_readback_make(p->device, &p->logits, p->logits_row * rows, "logits", err);
+    if (status != TN_OK || !g->choice) return status;
     p->choice_at = (uint64_t)p->plan->offset[g->choice * TN_MAX_OUT];
     p->choice_bytes = rows * 4;
+    for (int k = 0; k < 2 && g->best; k++) p->best_at[k] = (uint64_t)p->plan->offset[g->best * TN_MAX_OUT + k];
+    if (g->best) p->best_of_row = (uint64_t)g->nodes[g->best].out[0].cols;
+    p->best_bytes = rows * p->best_of_row * 4;
+    uint64_t bytes = p->choice_bytes + 2 * p->best_bytes;
     for (int i = 0; i < TN_WEBGPU_AHEAD && status == TN_OK; i++) {
-        p->steps[i].ids = tn_alloc_zero(rows, 4);
+        p->steps[i].ids = tn_alloc_zero(bytes, 1);
         status = p->steps[i].ids ? TN_OK : tn_fail_memory(err);
         if (status == TN_OK)
-            status = tn_webgpu_buffer(p->device, &p->steps[i].back, p->choice_bytes, back, "chosen tokens", err);
+            status = tn_webgpu_readback_make(p->device, &p->steps[i].back, bytes, "chosen tokens", err);
     }
-    tn_memory *m = p->memory; /* the larger of what its programs need */
-    if (status != TN_OK || m->chosen_bytes >= p->choice_bytes) return status;
-    tn_webgpu_buffer_free(p->device, &m->chosen);
-    m->chosen_bytes = p->choice_bytes;
-    return tn_webgpu_buffer(p->device, &m->chosen, m->chosen_bytes, WGPUBufferUsage_CopySrc | WGPUBufferUsage_CopyDst,
-                            "chosen tokens", err);
+    return status == TN_OK ? make_chosen(p, err) : status;
 }
 
 static tn_status make_buffers(maker *m, tn_error *err) {
@@ -215,14 +228,13 @@ void tn_webgpu_free_program(tn_device *d, tn_program **program) {
         if (p->dispatch[i].group) d->lib.BindGroupRelease(p->dispatch[i].group);
     tn_free(p->dispatch);
     for (tn_result unused; p->waited < p->submitted;) tn_webgpu_result(p, &unused, NULL);
-    if (p->logits_mapped) d->lib.BufferUnmap(p->readback);
     for (int i = 0; i < TN_WEBGPU_AHEAD; i++) {
-        tn_webgpu_buffer_free(d, &p->steps[i].back);
+        tn_webgpu_readback_free(d, &p->steps[i].back);
         tn_free(p->steps[i].ids);
     }
+    tn_webgpu_readback_free(d, &p->logits);
     tn_webgpu_buffer_free(d, &p->step);
     tn_webgpu_buffer_free(d, &p->numbers);
-    tn_webgpu_buffer_free(d, &p->readback);
     tn_webgpu_buffer_free(d, &p->scratch);
     tn_free(p->words);
     tn_free(p);

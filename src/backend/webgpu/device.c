@@ -3,6 +3,8 @@
 #include "backend/webgpu/webgpu.h"
 #include "base/mem.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,28 +17,75 @@ static void copy_text(char *to, size_t size, WGPUStringView s) {
     to[n] = 0;
 }
 
-static void keep_error(tn_device *d, tn_status code, WGPUStringView message) {
-    if (d->error.code != TN_OK) return;
-    d->error.code = code;
-    copy_text(d->error.text, sizeof d->error.text, message);
+/* What became of a device. Its callbacks may come from any thread, and the one that tells of its loss after everything else: so
+ * it belongs to the device and to that callback, and the last of them frees it. */
+struct tn_webgpu_fate {
+    atomic_int owners;
+    atomic_bool lost;
+    pthread_mutex_t lock; /* of what follows */
+    tn_error error;       /* the first one since it was last asked for */
+    char loss[200];       /* why the device was lost */
+};
+
+static void release_fate(tn_webgpu_fate *f) {
+    if (!f || atomic_fetch_sub(&f->owners, 1) != 1) return;
+    pthread_mutex_destroy(&f->lock);
+    tn_free(f);
 }
 
 static void on_error(const WGPUDevice *device, WGPUEnum type, WGPUStringView message, void *data, void *unused) {
     (void)device, (void)unused;
-    keep_error(data, type == WGPUErrorType_OutOfMemory ? TN_ERR_RESOURCES : TN_ERR_INTERNAL, message);
+    tn_webgpu_fate *f = data;
+    pthread_mutex_lock(&f->lock);
+    if (f->error.code == TN_OK) {
+        copy_text(f->error.text, sizeof f->error.text, message);
+        f->error.code = tn_webgpu_no_memory(type, f->error.text) ? TN_ERR_RESOURCES : TN_ERR_INTERNAL;
+    }
+    pthread_mutex_unlock(&f->lock);
 }
 
+/* Comes for every device, at the latest when it is closed; of wgpu-native again for every call that finds it lost. */
 static void on_lost(const WGPUDevice *device, WGPUEnum reason, WGPUStringView message, void *data, void *unused) {
-    (void)device, (void)unused;
-    tn_device *d = data;
-    if (reason == WGPUDeviceLostReason_Destroyed) return;
-    d->lost = true;
-    keep_error(d, TN_ERR_RESOURCES, message);
+    (void)device, (void)reason, (void)unused;
+    tn_webgpu_fate *f = data;
+    pthread_mutex_lock(&f->lock);
+    if (!f->loss[0]) copy_text(f->loss, sizeof f->loss, message);
+    pthread_mutex_unlock(&f->lock);
+    if (!atomic_exchange(&f->lost, true)) release_fate(f);
 }
 
+bool tn_webgpu_lost(const tn_device *d) {
+    return atomic_load(&d->fate->lost);
+}
+
+/* The first error since it was last asked for. */
+static tn_error take_error(tn_device *d) {
+    pthread_mutex_lock(&d->fate->lock);
+    tn_error e = d->fate->error;
+    d->fate->error = (tn_error){0};
+    pthread_mutex_unlock(&d->fate->lock);
+    return e;
+}
+
+tn_status tn_webgpu_check(tn_device *d, const char *what, tn_error *err) {
+    tn_error e = take_error(d);
+    /* what a lost device is asked for is refused as invalid, at times before the loss itself is told */
+    if (e.code != TN_OK && !tn_webgpu_lost(d)) tn_webgpu_tell_loss(&d->lib, d->instance, d->device);
+    if (!tn_webgpu_lost(d)) return e.code == TN_OK ? TN_OK : tn_fail(err, e.code, "webgpu: %s: %.400s", what, e.text);
+    pthread_mutex_lock(&d->fate->lock);
+    tn_fail(err, TN_ERR_RESOURCES, "webgpu: the device was lost (%s): %s", what, d->fate->loss);
+    pthread_mutex_unlock(&d->fate->lock);
+    return TN_ERR_RESOURCES;
+}
+
+bool tn_webgpu_try(tn_device *d) {
+    return !tn_webgpu_lost(d) && take_error(d).code == TN_OK;
+}
+
+/* A request is waited for where it is made: what its callback writes to may lie on the stack. */
 typedef struct request {
     void *result;
-    volatile bool done;
+    atomic_bool done;
     char text[200];
 } request;
 
@@ -45,7 +94,7 @@ static void on_adapter(WGPUEnum status, WGPUAdapter adapter, WGPUStringView mess
     request *r = data;
     r->result = status == WGPUStatus_Success ? adapter : NULL;
     copy_text(r->text, sizeof r->text, message);
-    r->done = true;
+    atomic_store(&r->done, true);
 }
 
 static void on_device(WGPUEnum status, WGPUDevice device, WGPUStringView message, void *data, void *unused) {
@@ -53,14 +102,7 @@ static void on_device(WGPUEnum status, WGPUDevice device, WGPUStringView message
     request *r = data;
     r->result = status == WGPUStatus_Success ? device : NULL;
     copy_text(r->text, sizeof r->text, message);
-    r->done = true;
-}
-
-tn_status tn_webgpu_check(tn_device *d, const char *what, tn_error *err) {
-    tn_error e = d->error;
-    d->error = (tn_error){0};
-    if (d->lost) return tn_fail(err, TN_ERR_RESOURCES, "webgpu: the device was lost (%s): %.300s", what, e.text);
-    return e.code == TN_OK ? TN_OK : tn_fail(err, e.code, "webgpu: %s: %.400s", what, e.text);
+    atomic_store(&r->done, true);
 }
 
 /* ---- buffers ---- */
@@ -88,30 +130,20 @@ void tn_webgpu_buffer_free(tn_device *d, WGPUBuffer *buffer) {
     *buffer = NULL;
 }
 
-/* ---- reading back ---- */
+/* ---- commands ---- */
 
-static void on_map(WGPUEnum status, WGPUStringView message, void *data, void *unused) {
-    (void)message, (void)unused;
-    tn_webgpu_mapping *m = data;
-    m->ok = status == WGPUStatus_Success;
-    m->done = true;
-}
-
-void tn_webgpu_map_begin(tn_device *d, WGPUBuffer buffer, uint64_t bytes, tn_webgpu_mapping *m) {
-    *m = (tn_webgpu_mapping){0};
-    d->lib.BufferMapAsync(
-        buffer, WGPUMapMode_Read, 0, bytes,
-        (WGPUBufferMapCallbackInfo){.mode = WGPUCallbackMode_AllowSpontaneous, .callback = on_map, .userdata1 = m});
-}
-
-tn_status tn_webgpu_map_end(tn_device *d, WGPUBuffer buffer, uint64_t bytes, tn_webgpu_mapping *m,
-                            uint64_t submission, const void **p, tn_error *err) {
-    *p = NULL;
-    while (!m->done && !d->lost) tn_webgpu_poll(&d->lib, d->instance, d->device, &submission);
-    tn_status status = tn_webgpu_check(d, "reading results", err);
-    if (status != TN_OK) return status;
-    if (m->done && m->ok) *p = d->lib.BufferGetConstMappedRange(buffer, 0, bytes);
-    return *p ? TN_OK : tn_fail(err, TN_ERR_RESOURCES, "webgpu: the results cannot be read");
+tn_status tn_webgpu_finish(tn_device *d, WGPUCommandEncoder encoder, const char *what, uint64_t *submission,
+                           tn_error *err) {
+    WGPUCommandBuffer commands = d->lib.CommandEncoderFinish(encoder, NULL);
+    d->lib.CommandEncoderRelease(encoder);
+    tn_status status = tn_webgpu_check(d, what, err);
+    if (status == TN_OK && !commands) status = tn_fail(err, TN_ERR_RESOURCES, "webgpu: %s cannot be encoded", what);
+    if (status == TN_OK) {
+        *submission = tn_webgpu_submit_commands(&d->lib, d->queue, commands);
+        status = tn_webgpu_check(d, what, err);
+    }
+    if (commands) d->lib.CommandBufferRelease(commands);
+    return status;
 }
 
 /* ---- open ---- */
@@ -136,9 +168,11 @@ static void device_close(tn_device **device) {
     if (d->device) {
         d->lib.DeviceDestroy(d->device);
         tn_webgpu_poll(&d->lib, d->instance, d->device, NULL);
+        tn_webgpu_tell_loss(&d->lib, d->instance, d->device);
         d->lib.DeviceRelease(d->device);
     }
     if (d->adapter) d->lib.AdapterRelease(d->adapter);
+    release_fate(d->fate);
     tn_free(d);
     *device = NULL;
 }
@@ -150,10 +184,10 @@ static tn_status open_adapter(tn_device *d, tn_error *err) {
     WGPURequestAdapterOptions options = {.featureLevel = WGPUFeatureLevel_Core,
                                          .powerPreference = WGPUPowerPreference_HighPerformance};
     d->lib.InstanceRequestAdapter(d->instance, &options,
-                                  (WGPURequestAdapterCallbackInfo){.mode = WGPUCallbackMode_AllowSpontaneous,
+                                  (WGPURequestAdapterCallbackInfo){.mode = WGPUCallbackMode_AllowProcessEvents,
                                                                    .callback = on_adapter,
                                                                    .userdata1 = &r});
-    while (!r.done) tn_webgpu_poll(&d->lib, d->instance, NULL, &(uint64_t){0});
+    while (!atomic_load(&r.done)) tn_webgpu_poll(&d->lib, d->instance, NULL, &(uint64_t){0});
     d->adapter = r.result;
     if (d->adapter) return TN_OK;
     return tn_fail(
@@ -162,13 +196,37 @@ static tn_status open_adapter(tn_device *d, tn_error *err) {
         r.text);
 }
 
-/* What a variant leaves switched on: d->f16, *subgroups. */
-static tn_status choose_features(tn_device *d, const char *variant, bool *subgroups, tn_error *err) {
-    static const struct {
-        const char *name;
-        bool f16, subgroups;
-    } variants[] = {{"none", false, false}, {"f16", true, false}, {"subgroups", false, true}, {"both", true, true}};
+/* What may be said after "webgpu:". Those that name features insist on them and use no others; NULL, and scalar, use what there
+ * is. */
+static const struct variant {
+    const char *name;
+    bool insists, f16, subgroups, scalar;
+} variants[] = {{.name = "none", .insists = true},
+                {.name = "f16", .insists = true, .f16 = true},
+                {.name = "subgroups", .insists = true, .subgroups = true},
+                {.name = "both", .insists = true, .f16 = true, .subgroups = true},
+                {.name = "scalar", .scalar = true}};
+
+static tn_status find_variant(const char *name, struct variant *v, tn_error *err) {
+    *v = (struct variant){0};
+    for (size_t i = 0; name && i < sizeof variants / sizeof *variants; i++)
+        if (!strcmp(name, variants[i].name)) *v = variants[i];
+    if (!name || v->name) return TN_OK;
+    return tn_fail(err, TN_ERR_USAGE,
+                   "the webgpu backend has no variant '%.40s'; there are: none, f16, subgroups, both, scalar", name);
+}
+
+/* Of a variant that insists: what the device was asked for must be there, and work. */
+static tn_status check_variant(const struct variant *v, bool f16, bool subgroups, tn_error *err) {
+    const char *missing = v->f16 && !f16 ? "f16" : v->subgroups && !subgroups ? "subgroups of one size" : NULL;
+    return missing ? tn_fail(err, TN_ERR_UNAVAILABLE, "webgpu:%s: this device has no %s", v->name, missing) : TN_OK;
+}
+
+/* The features that will be asked for: d->f16, d->timestamps, *subgroups. */
+static tn_status choose_features(tn_device *d, const struct variant *v, bool *subgroups, tn_error *err) {
     d->f16 = d->lib.AdapterHasFeature(d->adapter, WGPUFeatureName_ShaderF16);
+    d->timestamps = d->lib.AdapterHasFeature(d->adapter, WGPUFeatureName_TimestampQuery);
+    d->scalar = v->scalar;
     *subgroups = tn_webgpu_subgroup_feature(&d->lib, d->adapter) != 0;
     WGPUAdapterInfo info = {0};
     if (d->lib.AdapterGetInfo(d->adapter, &info) == WGPUStatus_Success) {
@@ -178,20 +236,12 @@ static tn_status choose_features(tn_device *d, const char *variant, bool *subgro
         if (info.subgroupMinSize != info.subgroupMaxSize) *subgroups = false;
         d->lib.AdapterInfoFreeMembers(info);
     }
-    d->scalar = variant && !strcmp(variant, "scalar");
-    if (!variant || d->scalar) return TN_OK;
-    for (size_t i = 0; i < sizeof variants / sizeof *variants; i++) {
-        if (strcmp(variant, variants[i].name)) continue;
-        if ((variants[i].f16 && !d->f16) || (variants[i].subgroups && !*subgroups))
-            return tn_fail(err, TN_ERR_UNAVAILABLE, "webgpu: this device has no %s",
-                           variants[i].f16 && !d->f16 ? "f16" : "subgroups of one size");
-        d->f16 = variants[i].f16;
-        *subgroups = variants[i].subgroups;
-        return TN_OK;
-    }
-    return tn_fail(err, TN_ERR_USAGE,
-                   "the webgpu backend has no variant '%.40s'; there are: none, f16, subgroups, both, scalar",
-                   variant);
+    tn_status status = check_variant(v, d->f16, *subgroups, err);
+    if (!v->insists) return status;
+    d->f16 = v->f16;
+    *subgroups = v->subgroups;
+    if (!v->f16 && !v->subgroups) d->timestamps = false; /* "none" asks for no feature at all */
+    return status;
 }
 
 /* More than the default where the adapter has it. What we do not use stays at 'whatever'. */
@@ -210,29 +260,35 @@ static tn_status open_device(tn_device *d, bool subgroups, tn_error *err) {
     WGPULimits has = {0};
     if (d->lib.AdapterGetLimits(d->adapter, &has) != WGPUStatus_Success)
         return tn_fail(err, TN_ERR_UNAVAILABLE, "webgpu: the adapter does not tell its limits");
-    d->limits = has;
     WGPULimits want = wanted_limits(&has);
     WGPUEnum features[3];
     size_t n = 0;
     if (d->f16) features[n++] = WGPUFeatureName_ShaderF16;
     if (subgroups) features[n++] = tn_webgpu_subgroup_feature(&d->lib, d->adapter);
-    d->timestamps = d->lib.AdapterHasFeature(d->adapter, WGPUFeatureName_TimestampQuery);
     if (d->timestamps) features[n++] = WGPUFeatureName_TimestampQuery;
-    WGPUDeviceDescriptor desc = {
-        .requiredFeatureCount = n,
-        .requiredFeatures = features,
-        .requiredLimits = &want,
-        .deviceLostCallbackInfo = {.mode = WGPUCallbackMode_AllowSpontaneous, .callback = on_lost, .userdata1 = d},
-        .uncapturedErrorCallbackInfo = {.callback = on_error, .userdata1 = d}};
+    d->fate = tn_alloc_zero(1, sizeof *d->fate);
+    if (!d->fate) return tn_fail_memory(err);
+    pthread_mutex_init(&d->fate->lock, NULL);
+    atomic_init(&d->fate->lost, false);
+    atomic_init(&d->fate->owners, 2);
+    WGPUDeviceDescriptor desc = {.requiredFeatureCount = n,
+                                 .requiredFeatures = features,
+                                 .requiredLimits = &want,
+                                 .deviceLostCallbackInfo = {.mode = WGPUCallbackMode_AllowProcessEvents,
+                                                            .callback = on_lost,
+                                                            .userdata1 = d->fate},
+                                 .uncapturedErrorCallbackInfo = {.callback = on_error, .userdata1 = d->fate}};
     request r = {0};
     d->lib.AdapterRequestDevice(d->adapter, &desc,
-                                (WGPURequestDeviceCallbackInfo){.mode = WGPUCallbackMode_AllowSpontaneous,
+                                (WGPURequestDeviceCallbackInfo){.mode = WGPUCallbackMode_AllowProcessEvents,
                                                                 .callback = on_device,
                                                                 .userdata1 = &r});
-    while (!r.done) tn_webgpu_poll(&d->lib, d->instance, NULL, &(uint64_t){0});
+    while (!atomic_load(&r.done)) tn_webgpu_poll(&d->lib, d->instance, NULL, &(uint64_t){0});
     d->device = r.result;
     if (!d->device) return tn_fail(err, TN_ERR_UNAVAILABLE, "webgpu: the GPU gives no device: %.300s", r.text);
     d->queue = d->lib.DeviceGetQueue(d->device);
+    if (d->lib.DeviceGetLimits(d->device, &d->limits) != WGPUStatus_Success)
+        return tn_fail(err, TN_ERR_UNAVAILABLE, "webgpu: the device does not tell its limits");
     d->max_binding = d->limits.maxStorageBufferBindingSize;
     uint64_t addressable = UINT64_C(4) << 30; /* words are counted in 32 bits with room to spare */
     if (d->max_binding > addressable) d->max_binding = addressable;
@@ -259,7 +315,8 @@ static void open_plan(tn_device *d) {
     d->limits = (WGPULimits){.maxBufferSize = 256 << 20,
                              .maxStorageBufferBindingSize = 128 << 20,
                              .maxStorageBuffersPerShaderStage = 8,
-                             .maxComputeWorkgroupStorageSize = 16384};
+                             .maxComputeWorkgroupStorageSize = 16384,
+                             .maxComputeWorkgroupsPerDimension = 65535};
     d->max_binding = d->max_window = d->limits.maxStorageBufferBindingSize;
     d->packed_dot = true;
     snprintf(d->caps.description, sizeof d->caps.description, "webgpu (no device: plans only");
@@ -275,12 +332,15 @@ static tn_status device_open(tn_device **device, const tn_device_options *option
         *device = d;
         return TN_OK;
     }
-    tn_status status = tn_webgpu_library_open(&d->lib, options->webgpu_lib, err);
-    if (status == TN_OK) status = open_adapter(d, err);
+    struct variant v;
     bool subgroups = false;
-    if (status == TN_OK) status = choose_features(d, options->variant, &subgroups, err);
+    tn_status status = find_variant(options->variant, &v, err);
+    if (status == TN_OK) status = tn_webgpu_library_open(&d->lib, options->webgpu_lib, err);
+    if (status == TN_OK) status = open_adapter(d, err);
+    if (status == TN_OK) status = choose_features(d, &v, &subgroups, err);
     if (status == TN_OK) status = open_device(d, subgroups, err);
     if (status == TN_OK) status = tn_webgpu_probe(d, subgroups, err);
+    if (status == TN_OK) status = check_variant(&v, d->f16, d->subgroup > 0, err);
     if (status != TN_OK) {
         device_close(&d);
         return status;

@@ -330,7 +330,7 @@ tn_text tn_emit_load(tn_emit *e, const tn_node *node, int k, const char *c, bool
     else if (held)
         first = tn_textf("%du", e->value[i].buffer + src.first);
     else
-        first = tn_textf("%s + %s * %du + %du", tn_emit_place(e, src.node, 0).s,
+        first = tn_textf("%s + %s * %du + %du", tn_emit_place_out(e, src.node, src.out).s,
                          node->op == TN_OP_SELECT_ROWS ? "source" : "row", tn_emit_row_words(e, src.node), src.first);
     const char *memory = held ? "wg" : "ar";
     if (repeats && src.cols == 1) return tn_textf(vector ? "V(%ss(%s))" : "%ss(%s)", memory, first.s);
@@ -381,13 +381,15 @@ int32_t tn_emit_width(const tn_emit *e) {
     return 4;
 }
 
-static void add_reductions(tn_emit *e, tn_buf *to) {
+/* Of numbers (suffix ""), of the scores of several heads (suffix h). */
+static void add_reductions(tn_emit *e, tn_buf *to, uint32_t teams, const char *suffix, const char *type) {
     int32_t sub = e->d->subgroup;
-    for (int32_t team = 2; team <= e->wg; team *= 2) {
-        if (!(e->teams & (uint32_t)team)) continue;
-        tn_emit_piece(e, to, sub ? "reduce_subgroups" : "reduce_plain", "TEAM", NUM(team), "SUBGROUP",
-                      NUM(sub ? sub : 1), "INSIDE", NUM(team < sub ? team : sub), NULL);
-    }
+    if (!teams) return;
+    tn_buf_printf(to, "var<workgroup> red%s: array<%s, %d>;\n", suffix, type, sub ? e->wg / sub : e->wg);
+    for (int32_t team = 2; team <= e->wg; team *= 2)
+        if (teams & (uint32_t)team)
+            tn_emit_piece(e, to, sub ? "reduce_subgroups" : "reduce_plain", "TEAM", NUM(team), "SUBGROUP",
+                          NUM(sub ? sub : 1), "INSIDE", NUM(team < sub ? team : sub), "S", suffix, "V", type, NULL);
 }
 
 static void assemble(tn_emit *e, tn_buf *text) {
@@ -398,7 +400,6 @@ static void assemble(tn_emit *e, tn_buf *text) {
                   NUM((e->shared + 3) / e->vec + 1), NULL);
     tn_emit_piece(e, text, "element", "V", "V", "S", "", NULL);
     if (e->vec == 4 && e->form.kind == TN_FORM_MATMULS) tn_emit_piece(e, text, "element", "V", "f32", "S", "1", NULL);
-    tn_buf_printf(text, "var<workgroup> red: array<f32, %d>;\n", e->wg);
     if (e->q_words)
         tn_buf_printf(text, "var<workgroup> wq: array<vec4<u32>, %d>;\nvar<workgroup> wd: array<vec4<f32>, %d>;\n",
                       e->q_words / 4, e->q_words / 8);
@@ -410,7 +411,8 @@ static void assemble(tn_emit *e, tn_buf *text) {
         tn_emit_piece(e, text, "window", "ID", NUM(i), "BINDING", NUM(5 + i), "VALUE",
                       e->vec == 4 ? tn_textf("bitcast<vec4<f32>>(w%d[i >> 2u])", i).s : tn_textf("w%ds(i)", i).s,
                       NULL);
-    add_reductions(e, text);
+    add_reductions(e, text, e->teams, "", "f32");
+    add_reductions(e, text, e->head_teams, "h", "H");
     if (e->halves || e->state >= 0) tn_emit_piece(e, text, "halves", NULL);
     if (e->int8) {
         tn_emit_piece(e, text, "x8", NULL);
@@ -454,7 +456,12 @@ bool tn_webgpu_emit(tn_emit *e, tn_buf *text) {
     make_windows(e);
     if (e->why) return false;
     switch (e->form.kind) {
-    case TN_FORM_ROWS: e->kernel->core == TN_WEBGPU_SHARES ? tn_emit_argmax(e) : tn_emit_rows(e); break;
+    case TN_FORM_ROWS:
+        if (e->kernel->core != TN_WEBGPU_SHARES)
+            tn_emit_rows(e);
+        else
+            e->kernel->op == TN_OP_BEST ? tn_emit_best(e) : tn_emit_argmax(e);
+        break;
     case TN_FORM_MATMULS: tn_emit_matmuls(e); break;
     case TN_FORM_ATTEND: tn_emit_attend(e); break;
     case TN_FORM_SCAN: tn_emit_scan(e); break;

@@ -11,6 +11,7 @@ typedef enum tn_webgpu_core {
     TN_WEBGPU_ROW,
     TN_WEBGPU_VECTOR,
     TN_WEBGPU_TILES,
+    TN_WEBGPU_DOTS,
     TN_WEBGPU_SHARES,
     TN_WEBGPU_HEAD,
     TN_WEBGPU_SPLIT,
@@ -79,8 +80,10 @@ typedef struct tn_emit {
     int32_t q_words;     /* words of int8 rows kept there */
     int32_t extra_bytes; /* of what cores declare for themselves */
     uint32_t teams;      /* sizes (powers of two) of the reductions used, as bits */
+    uint32_t head_teams; /* of those of the scores of several heads */
     uint64_t types_used;
     bool int8, halves;
+    bool v_early; /* v was loaded for the cache before the ops that stand before */
 
     tn_webgpu_value value[TN_LAUNCH_MAX];
     /* how row ops are to be written here */
@@ -114,8 +117,9 @@ int32_t tn_emit_width(const tn_emit *e);
 void tn_emit_matmuls(tn_emit *e);
 void tn_emit_attend(tn_emit *e);
 void tn_emit_scan(tn_emit *e);
-/* argmax.c: a row's op in two stages. */
+/* argmax.c, best.c: a row's op in two stages. */
 void tn_emit_argmax(tn_emit *e);
+void tn_emit_best(tn_emit *e);
 
 /* rows.c: the row ops of one role, in order, each on columns [base, base + n) of row `row`. */
 void tn_emit_row_ops(tn_emit *e, tn_role role);
@@ -123,7 +127,17 @@ void tn_emit_row_ops(tn_emit *e, tn_role role);
 void tn_emit_give_buffers(tn_emit *e, tn_role role);
 /* The expression of an element op on a and b, of type V or, where `scalar`, f32. */
 tn_text tn_emit_element(const tn_node *node, bool scalar, const char *a, const char *b);
+bool tn_emit_is_element(tn_op op);
 bool tn_webgpu_has_row_op(tn_op op);
+/* The factor of a norm from the sum of squares of its columns. */
+tn_text tn_emit_norm_factor(const tn_node *n, const char *sum, int32_t cols);
+void tn_emit_kv_write(tn_emit *e, int32_t i);
+void tn_emit_kv_write_loads(tn_emit *e, int32_t i);
+
+/* heads.c: whether the ops before attention can be done in registers; what they load; themselves. */
+bool tn_emit_heads_suit(const tn_emit *e);
+void tn_emit_heads_loads(tn_emit *e);
+void tn_emit_heads(tn_emit *e);
 
 static inline const tn_node *tn_emit_node(const tn_emit *e, int32_t i) {
     return &e->g->nodes[e->nodes[i]];

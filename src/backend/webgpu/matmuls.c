@@ -1,5 +1,5 @@
 /* Products with what stands before and after them. For few rows: a team of invocations holds some rows of the weight, each
- * lane some blocks, over all tokens. For many rows: tiles of 32 x 32. After both, one invocation a result runs the ops on
+ * lane some blocks, over all tokens. For many rows: tiles. After both, one invocation a result runs the ops on
  * it. Of experts: a workgroup takes one of a token's, or (tiles) one expert with all the tokens that chose it. */
 #include "backend/webgpu/matmuls.h"
 
@@ -60,13 +60,15 @@ static void emit_x_int8(tn_emit *e, int32_t id, const tn_node *n, const cut *c) 
     }
     tn_text at = tn_textf("%s + row * %du + %s", tn_emit_place(e, n->src[0].node, 0).s,
                           tn_emit_row_words(e, n->src[0].node), slot_of(e, n).s);
-    tn_buf_printf(b,
-                  "fn x_%d(row: u32, b: u32) -> X8 {\n    let at = %s;\n"
-                  "    return X8(aru4(at + b * 8u), aru4(at + b * 8u + 4u), scales_of(ars(at + %du + b), aru(at + "
-                  "%du + b)));\n}\n"
-                  "fn xv_%d(row: u32, b: u32, k: u32) -> vec4<f32> {\n    let at = %s;\n"
-                  "    return ars(at + %du + b) * unpack(aru(at + b * 8u + k));\n}\n",
-                  id, at.s, k / 4, k / 4 + k / 32, id, at.s, k / 4);
+    tn_buf_printf(
+        b,
+        "fn raw8_%d(row: u32, b: u32) -> Raw8 {\n    let at = %s;\n"
+        "    return Raw8(aru4(at + b * 8u), aru4(at + b * 8u + 4u), ars(at + %du + b), aru(at + %du + b));\n}\n"
+        "fn x_%d(row: u32, b: u32) -> X8 {\n    let r = raw8_%d(row, b);\n"
+        "    return X8(r.low, r.high, scales_of(r.d, r.sums));\n}\n"
+        "fn xv_%d(row: u32, b: u32, k: u32) -> vec4<f32> {\n    let at = %s;\n"
+        "    return ars(at + %du + b) * unpack(aru(at + b * 8u + k));\n}\n",
+        id, at.s, k / 4, k / 4 + k / 32, id, id, id, at.s, k / 4);
 }
 
 static void emit_x_f32(tn_emit *e, int32_t id, const tn_node *n) {
@@ -106,20 +108,6 @@ static void emit_product(tn_emit *e, int32_t i, const cut *c) {
 tn_text tn_segment_row(const part *p, const char *r) {
     if (p->slots == 0) return tn_textf("%s", r);
     return tn_textf(p->pieces ? "in_segment(expert_row + %s)" : "expert_row + %s", r);
-}
-
-/* ---- tiles ---- */
-
-static void emit_tiles(tn_emit *e, const part *p) {
-    for (int32_t k = 0; k < p->n; k++) {
-        int32_t i = p->product[k];
-        const tn_node *n = tn_emit_node(e, i);
-        tn_emit_piece(
-            e, &e->body, "tile", "WHAT", n->name ? n->name : "", "ID", NUM(i), "BLOCKS", NUM(tn_blocks_of(e, n)),
-            "WEIGHT_ROW", tn_segment_row(p, "min(r0 + tid, last_row)").s, "ROW",
-            p->slots ? "let row = pair_row(min(t0 + t, count - 1u));" : "let row = min(t0 + t, n_rows - 1u);", "TYPE",
-            tn_product_type(e, n)->name, "X", tn_textf("xv_%d(row, b, k)", i).s, "OUT", NUM(k * 1024), NULL);
-    }
 }
 
 /* ---- after the products ---- */
@@ -239,10 +227,11 @@ static bool emit_before(tn_emit *e) {
 }
 
 static cut choose_cut(const tn_emit *e) {
-    cut c = {.tiles = e->kernel->core == TN_WEBGPU_TILES,
-             .experts = e->kernel->op == TN_OP_MATMUL_ID,
-             .wg = TN_WEBGPU_GROUP,
-             .tokens = TN_WEBGPU_TILE};
+    cut c = {.tiles = e->kernel->core == TN_WEBGPU_TILES || e->kernel->core == TN_WEBGPU_DOTS,
+             .dots = e->kernel->core == TN_WEBGPU_DOTS,
+             .experts = e->kernel->op == TN_OP_MATMUL_ID};
+    c.wg = c.dots ? 2 * TN_WEBGPU_GROUP : TN_WEBGPU_GROUP;
+    c.tokens = c.dots ? 2 * TN_WEBGPU_TILE : TN_WEBGPU_TILE;
     if (!c.tiles) tn_choose_matvec(e, &c);
     return c;
 }
@@ -310,7 +299,7 @@ static void emit_tokens(tn_emit *e, const part *p, const cut *c) {
 static void emit_part(tn_emit *e, part *p, const cut *given, int32_t *group) {
     cut c = *given;
     if (c.tiles) {
-        p->per_group = TN_WEBGPU_TILE;
+        p->per_group = c.tokens; /* tiles are square */
     } else {
         tn_choose_matvec_part(e, p, &c);
         p->per_group = c.wg / c.team * c.rows;
@@ -330,10 +319,15 @@ static void emit_part(tn_emit *e, part *p, const cut *given, int32_t *group) {
     c.early = !c.tiles && c.tokens == 1 && p->per_group <= c.wg;
     if (c.early) emit_early(e, p);
     if (c.tiles)
-        emit_tiles(e, p);
+        tn_emit_tiles(e, p, &c);
     else
         tn_emit_matvec(e, p, &c);
+    if (c.dots) {
+        c.tokens = TN_TILE_SLICE;
+        tn_emit_tile_slice(e, p);
+    }
     emit_after(e, p, &c);
+    if (c.dots) tn_buf_str(&e->body, "    }\n");
     tn_buf_str(&e->body, c.tiles && c.experts ? "    }\n    }\n" : "    }\n");
 }
 
@@ -366,16 +360,14 @@ void tn_emit_matmuls(tn_emit *e) {
         part p;
         if (!fill_part(e, &p, &c, k)) return;
         emit_part(e, &p, &c, &group);
-        int32_t need = (p.n + p.quantized) * c.tokens * p.per_group;
+        int32_t need = (p.n + p.quantized) * (c.dots ? TN_TILE_SLICE : c.tokens) * p.per_group;
         if (need > outs) outs = need;
         if (p.n * 4 > partial) partial = p.n * 4; /* rows are at most four */
     }
     tn_buf_printf(&e->types, "var<workgroup> outs: array<f32, %d>;\n", outs);
     e->extra_bytes += outs * 4;
     if (c.tiles) {
-        tn_buf_str(&e->types,
-                   "var<workgroup> tile_w: array<vec4<f32>, 256>;\nvar<workgroup> tile_x: array<vec4<f32>, 256>;\n");
-        e->extra_bytes += 8192;
+        tn_declare_tiles(e, &c);
     } else if (!e->d->subgroup) {
         tn_buf_printf(&e->types, "var<workgroup> partial: array<f32, %d>;\n", partial * c.wg);
         e->extra_bytes += partial * c.wg * 4;

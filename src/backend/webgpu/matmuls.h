@@ -18,6 +18,7 @@ typedef struct part {
 /* How the work is cut. A unit is what a lane takes of a row at once: two blocks where they can be had, else one. */
 typedef struct cut {
     bool tiles, experts;
+    bool dots;   /* tiles of int8 products */
     bool before; /* row ops stand before */
     bool staged; /* int8 activations come to the workgroup's memory first */
     bool early;  /* operands of ops after are loaded before */
@@ -36,6 +37,17 @@ bool tn_product_int8(const tn_emit *e, const tn_node *n);
 
 /* Row r of the part in the weight of a product. */
 tn_text tn_segment_row(const part *p, const char *r);
+
+/* ---- tiles.c ---- */
+
+/* Whether the launch's products can be multiplied as int8 in tiles. */
+bool tn_dot_tiles_suit(const tn_emit *e);
+void tn_declare_tiles(tn_emit *e, const cut *c);
+/* The sums of a part: of floats to outs, of int8 in registers. */
+void tn_emit_tiles(tn_emit *e, const part *p, const cut *c);
+enum { TN_TILE_SLICE = 4 }; /* tokens of a tile of int8 that come to outs at once, and that an invocation has */
+/* Begins a loop over slices: their sums to outs. */
+void tn_emit_tile_slice(tn_emit *e, const part *p);
 
 /* ---- matvec.c ---- */
 

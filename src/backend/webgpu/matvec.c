@@ -10,7 +10,8 @@ static bool dots(const tn_emit *e, const tn_node *n) {
 
 enum {
     MAX_STAGED = 8192, /* columns */
-    EARLY = 2          /* units of a lane that are asked for before the ops that stand before */
+    SMALL = 8192,      /* rows of a weight whose reading lasts no longer than a few trips to memory */
+    EARLY = 8          /* units of a lane that are asked for before the ops that stand before */
 };
 
 /* ---- the cut ---- */
@@ -41,9 +42,10 @@ void tn_choose_matvec(const tn_emit *e, cut *c) {
 /* What a team holds at once: enough loads on their way to hide that memory is far, few enough registers; and of a small
  * matrix not so much that there are too few workgroups. */
 void tn_choose_matvec_part(const tn_emit *e, const part *p, cut *c) {
-    int32_t teams = c->wg / c->team, units = tn_blocks_of(e, tn_emit_node(e, p->product[0])) / c->unit;
-    int32_t lane_units = (units + c->team - 1) / c->team, hold = 8 / c->unit * 2;
-    c->rows = p->n == 1 && p->cols <= 4096 && !c->before ? 2 : 4;
+    int32_t units = tn_blocks_of(e, tn_emit_node(e, p->product[0])) / c->unit;
+    int32_t teams = c->wg / c->team;
+    int32_t lane_units = (units + c->team - 1) / c->team, hold = c->unit == 2 ? 12 : 16;
+    c->rows = p->cols <= SMALL && c->tokens == 1 ? 1 : 4;
     if (p->quantized) c->rows = 32 / teams;
     if (!c->rows) c->rows = 1;
     if (teams * c->rows > 64) c->rows = 64 / teams;

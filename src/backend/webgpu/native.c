@@ -124,6 +124,16 @@ void tn_webgpu_poll(const tn_webgpu_library *lib, WGPUInstance instance, WGPUDev
     if (submission) nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
 }
 
+void tn_webgpu_tell_loss(const tn_webgpu_library *lib, WGPUInstance instance, WGPUDevice device) {
+    WGPUCommandEncoder encoder = lib->DeviceCreateCommandEncoder(device, NULL);
+    if (encoder) lib->CommandEncoderRelease(encoder);
+    lib->InstanceProcessEvents(instance);
+}
+
+bool tn_webgpu_no_memory(WGPUEnum type, const char *message) {
+    return type == WGPUErrorType_OutOfMemory || strstr(message, "Not enough memory left");
+}
+
 uint64_t tn_webgpu_submit_commands(const tn_webgpu_library *lib, WGPUQueue queue, WGPUCommandBuffer commands) {
     if (lib->QueueSubmitForIndex) return lib->QueueSubmitForIndex(queue, 1, &commands);
     lib->QueueSubmit(queue, 1, &commands);

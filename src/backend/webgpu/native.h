@@ -5,6 +5,8 @@
 #include "backend/webgpu/api.h"
 #include "base/error.h"
 
+#include <stdbool.h>
+
 typedef struct tn_webgpu_library {
     void *handle;
 #define FN(result, name, params) result(*name) params;
@@ -31,6 +33,11 @@ WGPUInstance tn_webgpu_instance(const tn_webgpu_library *lib);
  * callers ask again until their callback has run). */
 void tn_webgpu_poll(const tn_webgpu_library *lib, WGPUInstance instance, WGPUDevice device,
                     const uint64_t *submission);
+/* Lets a loss of the device that the implementation knows of be told to its callback: wgpu-native does when an encoder is asked
+ * for, others when events are processed. */
+void tn_webgpu_tell_loss(const tn_webgpu_library *lib, WGPUInstance instance, WGPUDevice device);
+/* Whether an error is one of memory that is not there: wgpu-native gives it the type of an invalid call. */
+bool tn_webgpu_no_memory(WGPUEnum type, const char *message);
 /* Submits; its number to wait for, 0 where there are none. */
 uint64_t tn_webgpu_submit_commands(const tn_webgpu_library *lib, WGPUQueue queue, WGPUCommandBuffer commands);
 

@@ -24,7 +24,8 @@ typedef struct bench {
     WGPUPipelineLayout pipelines;
     WGPUComputePipeline pipeline;
     WGPUBindGroup group;
-    WGPUBuffer memory, back;
+    WGPUBuffer memory;
+    tn_webgpu_readback back;
     uint64_t bytes;
 } bench;
 
@@ -36,7 +37,7 @@ static void close_bench(tn_device *d, bench *b) {
     if (b->layout) lib->BindGroupLayoutRelease(b->layout);
     if (b->module) lib->ShaderModuleRelease(b->module);
     tn_webgpu_buffer_free(d, &b->memory);
-    tn_webgpu_buffer_free(d, &b->back);
+    tn_webgpu_readback_free(d, &b->back);
 }
 
 static tn_status open_bench(tn_device *d, bench *b, tn_error *err) {
@@ -47,9 +48,7 @@ static tn_status open_bench(tn_device *d, bench *b, tn_error *err) {
     if (!b->bytes) return tn_fail(err, TN_ERR_UNAVAILABLE, "webgpu: bindings are too small to measure memory by");
     tn_status status = tn_webgpu_buffer(d, &b->memory, b->bytes, WGPUBufferUsage_Storage | WGPUBufferUsage_CopySrc,
                                         "measuring memory", err);
-    if (status == TN_OK)
-        status = tn_webgpu_buffer(d, &b->back, 16, WGPUBufferUsage_MapRead | WGPUBufferUsage_CopyDst,
-                                  "measuring memory", err);
+    if (status == TN_OK) status = tn_webgpu_readback_make(d, &b->back, 16, "measuring memory", err);
     if (status != TN_OK) return status;
     WGPUShaderSourceWGSL source = {{.sType = WGPUSType_ShaderSourceWGSL}, {shader, strlen(shader)}};
     WGPUBindGroupLayoutEntry entry = {.visibility = WGPUShaderStage_Compute,
@@ -79,16 +78,15 @@ static tn_status time_reads(tn_device *d, bench *b, int n, double *seconds, tn_e
     for (int i = 0; i < n; i++) lib->ComputePassEncoderDispatchWorkgroups(pass, GROUPS, 1, 1);
     lib->ComputePassEncoderEnd(pass);
     lib->ComputePassEncoderRelease(pass);
-    lib->CommandEncoderCopyBufferToBuffer(encoder, b->memory, 0, b->back, 0, 16);
-    WGPUCommandBuffer commands = lib->CommandEncoderFinish(encoder, NULL);
-    lib->CommandEncoderRelease(encoder);
-    uint64_t submission = tn_webgpu_submit_commands(lib, d->queue, commands);
-    lib->CommandBufferRelease(commands);
+    lib->CommandEncoderCopyBufferToBuffer(encoder, b->memory, 0, b->back.buffer, 0, 16);
+    uint64_t submission;
     const void *p;
-    tn_webgpu_mapping mapping;
-    tn_webgpu_map_begin(d, b->back, 16, &mapping);
-    tn_status status = tn_webgpu_map_end(d, b->back, 16, &mapping, submission, &p, err);
-    if (status == TN_OK) lib->BufferUnmap(b->back);
+    tn_status status = tn_webgpu_finish(d, encoder, "measuring memory", &submission, err);
+    if (status == TN_OK) {
+        tn_webgpu_readback_ask(d, &b->back, 16);
+        status = tn_webgpu_readback_wait(d, &b->back, submission, &p, err);
+        tn_webgpu_readback_done(d, &b->back);
+    }
     *seconds = tn_seconds() - start;
     return status;
 }
@@ -97,6 +95,7 @@ tn_status tn_webgpu_peak(tn_device *d, double *bytes_per_second, tn_error *err) 
     bench b = {0};
     double few = 0, many = 0;
     *bytes_per_second = 0;
+    if (!d->device) return tn_fail(err, TN_ERR_UNAVAILABLE, "webgpu:plan only plans: it has no memory to measure");
     tn_status status = open_bench(d, &b, err);
     for (int i = 0; i < 4 && status == TN_OK; i++) {
         status = time_reads(d, &b, FEW, &few, err);

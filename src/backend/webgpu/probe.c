@@ -22,11 +22,10 @@ static WGPUShaderModule module_of(tn_device *d, const char *enable, const char *
         module =
             d->lib.DeviceCreateShaderModule(d->device, &(WGPUShaderModuleDescriptor){.nextInChain = &source.chain});
     tn_buf_free(&b);
-    if (module && d->error.code != TN_OK) {
+    if (module && !tn_webgpu_try(d)) {
         d->lib.ShaderModuleRelease(module);
         module = NULL;
     }
-    if (!d->lost) d->error = (tn_error){0};
     return module;
 }
 
@@ -43,7 +42,8 @@ enum { WORDS = 2 * TN_WEBGPU_GROUP };
 /* Runs a module over one workgroup and copies what it wrote. */
 static tn_status run_once(tn_device *d, WGPUShaderModule module, uint32_t *words, tn_error *err) {
     const tn_webgpu_library *lib = &d->lib;
-    WGPUBuffer a = NULL, back = NULL;
+    WGPUBuffer a = NULL;
+    tn_webgpu_readback back = {0};
     WGPUBindGroupLayoutEntry entry = {.visibility = WGPUShaderStage_Compute,
                                       .buffer.type = WGPUBufferBindingType_Storage};
     WGPUBindGroupLayout layout = lib->DeviceCreateBindGroupLayout(
@@ -57,9 +57,7 @@ static tn_status run_once(tn_device *d, WGPUShaderModule module, uint32_t *words
     if (status == TN_OK)
         status =
             tn_webgpu_buffer(d, &a, WORDS * 4, WGPUBufferUsage_Storage | WGPUBufferUsage_CopySrc, "a probe", err);
-    if (status == TN_OK)
-        status =
-            tn_webgpu_buffer(d, &back, WORDS * 4, WGPUBufferUsage_MapRead | WGPUBufferUsage_CopyDst, "a probe", err);
+    if (status == TN_OK) status = tn_webgpu_readback_make(d, &back, WORDS * 4, "a probe", err);
     if (status == TN_OK) {
         WGPUBindGroupEntry bound = {.buffer = a, .size = WORDS * 4};
         WGPUBindGroup group = lib->DeviceCreateBindGroup(
@@ -71,21 +69,19 @@ static tn_status run_once(tn_device *d, WGPUShaderModule module, uint32_t *words
         lib->ComputePassEncoderDispatchWorkgroups(pass, 1, 1, 1);
         lib->ComputePassEncoderEnd(pass);
         lib->ComputePassEncoderRelease(pass);
-        lib->CommandEncoderCopyBufferToBuffer(encoder, a, 0, back, 0, WORDS * 4);
-        WGPUCommandBuffer commands = lib->CommandEncoderFinish(encoder, NULL);
-        lib->QueueSubmit(d->queue, 1, &commands);
-        lib->CommandBufferRelease(commands);
-        lib->CommandEncoderRelease(encoder);
+        lib->CommandEncoderCopyBufferToBuffer(encoder, a, 0, back.buffer, 0, WORDS * 4);
+        uint64_t submission;
+        status = tn_webgpu_finish(d, encoder, "a probe", &submission, err);
         lib->BindGroupRelease(group);
         const void *p;
-        tn_webgpu_mapping mapping;
-        tn_webgpu_map_begin(d, back, WORDS * 4, &mapping);
-        status = tn_webgpu_map_end(d, back, WORDS * 4, &mapping, 0, &p, err);
+        if (status == TN_OK) {
+            tn_webgpu_readback_ask(d, &back, WORDS * 4);
+            status = tn_webgpu_readback_wait(d, &back, submission, &p, err);
+        }
         if (status == TN_OK) memcpy(words, p, WORDS * 4);
-        if (status == TN_OK) lib->BufferUnmap(back);
     }
     tn_webgpu_buffer_free(d, &a);
-    tn_webgpu_buffer_free(d, &back);
+    tn_webgpu_readback_free(d, &back);
     if (pipeline) lib->ComputePipelineRelease(pipeline);
     if (pipelines) lib->PipelineLayoutRelease(pipelines);
     if (layout) lib->BindGroupLayoutRelease(layout);

@@ -10,7 +10,8 @@ enum { SET = 4096, PER_SET = SET / 2 }; /* times in a query set, at most; two of
 typedef struct stopwatch {
     WGPUQuerySet *set;
     int32_t n;
-    WGPUBuffer resolved, back;
+    WGPUBuffer resolved;
+    tn_webgpu_readback back;
     uint64_t bytes;
 } stopwatch;
 
@@ -19,7 +20,7 @@ static void close_watch(tn_device *d, stopwatch *w) {
         if (w->set[i]) d->lib.QuerySetRelease(w->set[i]);
     tn_free(w->set);
     tn_webgpu_buffer_free(d, &w->resolved);
-    tn_webgpu_buffer_free(d, &w->back);
+    tn_webgpu_readback_free(d, &w->back);
 }
 
 static tn_status open_watch(tn_device *d, stopwatch *w, int32_t n_dispatches, tn_error *err) {
@@ -37,9 +38,7 @@ static tn_status open_watch(tn_device *d, stopwatch *w, int32_t n_dispatches, tn
     if (status == TN_OK)
         status = tn_webgpu_buffer(d, &w->resolved, w->bytes, WGPUBufferUsage_QueryResolve | WGPUBufferUsage_CopySrc,
                                   "timestamps", err);
-    if (status == TN_OK)
-        status = tn_webgpu_buffer(d, &w->back, w->bytes, WGPUBufferUsage_MapRead | WGPUBufferUsage_CopyDst,
-                                  "timestamps", err);
+    if (status == TN_OK) status = tn_webgpu_readback_make(d, &w->back, w->bytes, "timestamps", err);
     return status;
 }
 
@@ -62,7 +61,7 @@ static void encode_passes(const tn_program *p, const tn_step_input *in, const st
         lib->CommandEncoderResolveQuerySet(encoder, w->set[i], 0, (uint32_t)(n < PER_SET ? n : PER_SET) * 2,
                                            w->resolved, (uint64_t)i * SET * 8);
     }
-    lib->CommandEncoderCopyBufferToBuffer(encoder, w->resolved, 0, w->back, 0, w->bytes);
+    lib->CommandEncoderCopyBufferToBuffer(encoder, w->resolved, 0, w->back.buffer, 0, w->bytes);
 }
 
 /* Ticks -> seconds from the first one; of a launch in several dispatches, from the first's start to the last's end. */
@@ -88,17 +87,15 @@ tn_status tn_webgpu_profile(tn_program *p, const tn_step_input *in, tn_launch_ti
     if (status == TN_OK) status = tn_webgpu_begin(p, in, &encoder, err);
     if (status == TN_OK) {
         encode_passes(p, in, &w, encoder);
-        status = tn_webgpu_end(p, encoder, &submission, err);
+        status = tn_webgpu_finish(d, encoder, "a timed step", &submission, err);
     }
-    if (encoder) d->lib.CommandEncoderRelease(encoder);
     if (status == TN_OK) {
         const void *ticks;
-        tn_webgpu_mapping mapping;
-        tn_webgpu_map_begin(d, w.back, w.bytes, &mapping);
-        status = tn_webgpu_map_end(d, w.back, w.bytes, &mapping, submission, &ticks, err);
+        tn_webgpu_readback_ask(d, &w.back, w.bytes);
+        status = tn_webgpu_readback_wait(d, &w.back, submission, &ticks, err);
         if (status == TN_OK) read_times(p, ticks, times);
-        if (status == TN_OK) d->lib.BufferUnmap(w.back);
     }
     close_watch(d, &w);
+    p->memory->n_chosen = 0; /* its choice is not kept */
     return status;
 }

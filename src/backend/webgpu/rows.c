@@ -30,11 +30,15 @@ static const char *element_of(tn_op op) {
     return NULL;
 }
 
+bool tn_emit_is_element(tn_op op) {
+    return element_of(op) != NULL;
+}
+
 bool tn_webgpu_has_row_op(tn_op op) {
     return element_of(op) || op == TN_OP_RMS_NORM || op == TN_OP_L2_NORM || op == TN_OP_ROPE ||
            op == TN_OP_ROPE_TABLE || op == TN_OP_QUANTIZE || op == TN_OP_SOFTMAX || op == TN_OP_EMBED ||
            op == TN_OP_SELECT_ROWS || op == TN_OP_KV_WRITE || op == TN_OP_TOP_K || op == TN_OP_EXPERT_SUM ||
-           op == TN_OP_ARGMAX;
+           op == TN_OP_ARGMAX || op == TN_OP_BEST;
 }
 
 tn_text tn_emit_element(const tn_node *node, bool scalar, const char *a, const char *b) {
@@ -180,7 +184,7 @@ static tn_text variable(tn_emit *e, int32_t i, int k, const char *c, int32_t tur
 }
 
 /* The factor of a norm from the sum of squares of its columns. */
-static tn_text factor_of(const tn_node *n, const char *sum, int32_t cols) {
+tn_text tn_emit_norm_factor(const tn_node *n, const char *sum, int32_t cols) {
     double eps = (double)n->attr.eps;
     return n->op == TN_OP_RMS_NORM ? tn_textf("inverseSqrt(%s / %d.0 + %.9e)", sum, cols, eps)
                                    : tn_textf("1.0 / max(sqrt(%s), %.9e)", sum, eps);
@@ -191,7 +195,7 @@ static void emit_factor(tn_emit *e, int32_t i) {
     const tn_node *n = tn_emit_node(e, i);
     tn_emit_team(e, e->wg);
     tn_emit_piece(e, &e->body, "norm", "ID", NUM(i), "N", NUM(columns(e, n)), "X", tn_emit_load(e, n, 0, "c", true).s,
-                  "WG", NUM(e->wg), "FACTOR", factor_of(n, tn_textf("s%d", i).s, columns(e, n)).s, NULL);
+                  "WG", NUM(e->wg), "FACTOR", tn_emit_norm_factor(n, tn_textf("s%d", i).s, columns(e, n)).s, NULL);
 }
 
 /* The loop's ops on columns c. */
@@ -246,7 +250,7 @@ static void emit_loop_written_out(tn_emit *e, int32_t first, tn_role role, int32
         for (int32_t j = 0; j < turns; j++)
             tn_buf_printf(&e->body, "    s%d += square(l%d_0_%d);\n", first, first, j);
         tn_buf_printf(&e->body, "    s%d = sum_%d(s%d);\n    let f%d = %s;\n", first, e->wg, first, first,
-                      factor_of(n, tn_textf("s%d", first).s, columns(e, n)).s);
+                      tn_emit_norm_factor(n, tn_textf("s%d", first).s, columns(e, n)).s);
     }
     for (int32_t j = 0; j < turns; j++) emit_loop_ops(e, first, role, c[j].s, j);
 }
@@ -271,7 +275,7 @@ static void emit_norm_heads(tn_emit *e, int32_t i) {
     tn_emit_team(e, 16);
     tn_emit_piece(e, &e->body, "norm_heads", "GROUPS", NUM(columns(e, n) / group), "GROUP", NUM(group), "X",
                   tn_emit_load(e, n, 0, "c", true).s, "STORE", tn_emit_store(e, i, "c", "y", true).s, "FACTOR",
-                  factor_of(n, "s", group).s, NULL);
+                  tn_emit_norm_factor(n, "s", group).s, NULL);
 }
 
 static void emit_softmax(tn_emit *e, int32_t i) {
@@ -419,17 +423,44 @@ static void emit_rope_table(tn_emit *e, int32_t i) {
 
 /* Elements c, c + 1, ... of source k as one unit of the cache: a call of a function made for it. */
 static tn_text unit(tn_emit *e, const tn_node *n, int k) {
-    tn_text x[8];
     int dims = tn_webgpu_kv_dims(e->kv_type);
-    for (int j = 0; j < dims; j++) x[j] = tn_emit_load(e, n, k, tn_textf("c + %du", j).s, false);
-    tn_buf_printf(&e->head, "fn unit_%d(c: u32, row: u32, head: u32) -> vec4<u32> {\n    return ", k);
-    if (dims == 4)
-        tn_buf_printf(&e->head, "bitcast<vec4<u32>>(vec4<f32>(%s, %s, %s, %s));\n}\n", x[0].s, x[1].s, x[2].s,
-                      x[3].s);
-    for (int j = 0; j < 8 && dims == 8; j += 2)
-        tn_buf_printf(&e->head, "%spack2x16float(vec2<f32>(%s, %s))%s", j ? ", " : "vec4<u32>(", x[j].s, x[j + 1].s,
-                      j < 6 ? "" : ");\n}\n");
+    tn_buf_printf(&e->head, "fn unit_%d(c: u32, row: u32, head: u32) -> vec4<u32> {\n", k);
+    for (int j = 0; j < dims; j += 4) {
+        tn_text x[4];
+        for (int m = 0; m < 4; m++) x[m] = tn_emit_load(e, n, k, tn_textf("c + %du", j + m).s, false);
+        if (e->vec == 4)
+            tn_buf_printf(&e->head, "    let x%d = %s;\n", j,
+                          tn_emit_load(e, n, k, tn_textf("c + %du", j).s, true).s);
+        else
+            tn_buf_printf(&e->head, "    let x%d = vec4<f32>(%s, %s, %s, %s);\n", j, x[0].s, x[1].s, x[2].s, x[3].s);
+    }
+    tn_buf_str(&e->head, dims == 4 ? "    return bitcast<vec4<u32>>(x0);\n}\n"
+                                   : "    return vec4<u32>(pack2x16float(x0.xy), pack2x16float(x0.zw), "
+                                     "pack2x16float(x4.xy), pack2x16float(x4.zw));\n}\n");
     return tn_textf("unit_%d(c, row, %s)", k, e->parts > 1 ? "head" : "0u");
+}
+
+/* Whether the launch's attention wants what is written now: it has read the cache before. */
+static bool kept_for_attention(const tn_emit *e) {
+    return e->form.kind == TN_FORM_ATTEND;
+}
+
+/* The unit of v that an invocation will write, asked for early. */
+void tn_emit_kv_write_loads(tn_emit *e, int32_t i) {
+    const tn_node *n = tn_emit_node(e, i);
+    int32_t dims = tn_webgpu_kv_dims(e->kv_type);
+    if (tn_emit_index(e, n->src[2].node) >= 0 || e->kv_type == TN_KV_Q8_0) return;
+    e->v_early = true;
+    tn_buf_printf(
+        &e->body,
+        "    var early_v = vec4<u32>();\n    if (tid < %du) {\n        let c = tid * %du;\n        early_v = "
+        "%s;\n    }\n",
+        n->attr.v_dim / dims, dims, unit(e, n, 2).s);
+}
+
+/* Of the splits of a token's attention, one writes. */
+static const char *owner(const tn_emit *e) {
+    return e->kernel->core == TN_WEBGPU_SPLIT ? "if (owner)" : "";
 }
 
 /* k (source 1) or v (source 2) as int8. */
@@ -446,10 +477,13 @@ static void emit_scaled(tn_emit *e, const tn_node *n, int k) {
                   k == 1 ? "u * 64u + slot" : tn_textf("%du + slot * %du + u", keys, vu).s, "SCALE",
                   k == 1 ? tn_textf("%du + b * 64u + slot", scales).s
                          : tn_textf("%du + slot * %du + b", scales + ku / 2 * TN_PAGE_TOKENS, vu / 2).s,
-                  NULL);
+                  "KEEP", kept_for_attention(e) ? tn_textf("fresh[%du + u] = unit;", k == 1 ? 0 : ku).s : "",
+                  "KEEP_SCALE",
+                  kept_for_attention(e) ? tn_textf("fresh_scale[%du + b] = d;", k == 1 ? 0 : ku / 2).s : "", "OWNER",
+                  owner(e), NULL);
 }
 
-static void emit_kv_write(tn_emit *e, int32_t i) {
+void tn_emit_kv_write(tn_emit *e, int32_t i) {
     const tn_node *n = tn_emit_node(e, i);
     const tn_attr *a = &n->attr;
     int32_t dims = tn_webgpu_kv_dims(e->kv_type), whole = e->kv_type == TN_KV_Q8_0 ? 32 : 8;
@@ -459,10 +493,13 @@ static void emit_kv_write(tn_emit *e, int32_t i) {
     }
     e->state = a->index;
     int32_t ku = a->head_dim / dims, vu = a->v_dim / dims;
-    tn_buf_printf(&e->body,
-                  "    %s{\n        let position = step[%du + row];\n"
-                  "        let page = step[step[%du + row] + position / 64u];\n        let slot = position %% 64u;\n",
-                  e->kernel->core == TN_WEBGPU_SPLIT ? "if (owner) " : "", e->step.pos, e->step.pages_at);
+    tn_buf_str(&e->body, "    {\n");
+    if (!kept_for_attention(e)) /* which has found these already */
+        tn_buf_printf(&e->body,
+                      "        let position = step[%du + row];\n"
+                      "        let page = step[step[%du + row] + position / 64u];\n",
+                      e->step.pos, e->step.pages_at);
+    tn_buf_str(&e->body, "        let slot = position % 64u;\n");
     if (e->kv_type == TN_KV_Q8_0) {
         emit_scaled(e, n, 1);
         emit_scaled(e, n, 2);
@@ -471,7 +508,9 @@ static void emit_kv_write(tn_emit *e, int32_t i) {
                       e->parts > 1 ? "head" : "0u", "K_UNITS", NUM(ku), "V_UNITS", NUM(vu), "K_DIM", NUM(a->head_dim),
                       "V_DIM", NUM(a->v_dim), "DIMS", NUM(dims), "SIZE",
                       NUM(tn_webgpu_kv_size(e->kv_type, a->head_dim, a->v_dim)), "K", unit(e, n, 1).s, "VALUE",
-                      unit(e, n, 2).s, NULL);
+                      e->v_early ? "early_v" : unit(e, n, 2).s, "KEEP_K",
+                      kept_for_attention(e) ? "fresh[u] = y;" : "", "KEEP_V",
+                      kept_for_attention(e) ? tn_textf("fresh[%du + u] = y;", ku).s : "", "OWNER", owner(e), NULL);
     }
     tn_buf_str(&e->body, "    }\n");
 }
@@ -487,7 +526,7 @@ static void emit_op(tn_emit *e, int32_t i) {
     case TN_OP_QUANTIZE: emit_quantize(e, i); break;
     case TN_OP_EMBED: emit_embed(e, i); break;
     case TN_OP_ROPE_TABLE: emit_rope_table(e, i); break;
-    case TN_OP_KV_WRITE: emit_kv_write(e, i); break;
+    case TN_OP_KV_WRITE: tn_emit_kv_write(e, i); break;
     case TN_OP_SELECT_ROWS:
         tn_emit_piece(e, &e->body, "select_rows", "OUTPUTS", NUM(e->step.outputs), "N", NUM(n->out[0].cols), "X",
                       tn_emit_load(e, n, 0, "c", true).s, "STORE", tn_emit_store(e, i, "c", "y", true).s, NULL);
@@ -496,18 +535,21 @@ static void emit_op(tn_emit *e, int32_t i) {
     }
 }
 
-/* Whether the loop of op i reads what other invocations wrote before it, or writes where they may still be reading. */
-static bool waits(const tn_emit *e, int32_t i) {
+/* The barrier before the loop of op i: it reads what other invocations wrote before it, in the arena or in the workgroup's
+ * memory, or writes there where they may still be reading. Waiting for the arena costs many times more. */
+static const char *barrier_before(const tn_emit *e, int32_t i) {
+    bool wait = false;
     for (int32_t j = i; j < e->n; j++) {
         if (e->value[j].loop != e->value[i].loop) continue;
         for (int k = 0; k < tn_emit_node(e, j)->n_src; k++) {
             int32_t from = tn_emit_index(e, tn_emit_node(e, j)->src[k].node);
-            if (from >= 0 && e->value[from].loop != e->value[i].loop && !from_variables(e, j)) return true;
+            if (from < 0 || e->value[from].loop == e->value[i].loop || from_variables(e, j)) continue;
+            if (e->value[from].buffer < 0) return "    workgroupBarrier();\n    storageBarrier();\n";
+            wait = true;
         }
-        for (int32_t k = 0; k < j; k++)
-            if (e->value[j].buffer >= 0 && e->value[k].buffer == e->value[j].buffer) return true;
+        for (int32_t k = 0; k < j; k++) wait |= e->value[j].buffer >= 0 && e->value[k].buffer == e->value[j].buffer;
     }
-    return false;
+    return wait ? "    workgroupBarrier();\n" : "";
 }
 
 void tn_emit_row_ops(tn_emit *e, tn_role role) {
@@ -517,7 +559,7 @@ void tn_emit_row_ops(tn_emit *e, tn_role role) {
     for (int32_t i = 0; i < e->n && !e->why; i++) {
         if (e->form.role[i] != role || e->value[i].loop == done) continue;
         done = e->value[i].loop;
-        if (waits(e, i)) tn_buf_str(&e->body, "    workgroupBarrier();\n    storageBarrier();\n");
+        tn_buf_str(&e->body, barrier_before(e, i));
         tn_buf_printf(&e->body, "    // %s\n", tn_ops[tn_emit_node(e, i)->op].name);
         if (in_loop(e, tn_emit_node(e, i)))
             emit_loop(e, i, role);

@@ -39,14 +39,23 @@ static int32_t rows_of(const tn_step_input *in, tn_rows rows, int32_t fixed) {
 tn_status tn_webgpu_begin(tn_program *p, const tn_step_input *in, WGPUCommandEncoder *encoder, tn_error *err) {
     tn_device *d = p->device;
     *encoder = NULL;
-    if (d->lost) return tn_webgpu_check(d, "running a step", err);
+    if (tn_webgpu_lost(d)) return tn_webgpu_check(d, "running a step", err);
     int32_t words = fill_step(p, in);
     if (!words) return tn_fail(err, TN_ERR_RESOURCES, "webgpu: the step is larger than it was planned for");
+    for (int32_t t = p->memory->n_chosen; t < in->n_tokens; t++)
+        if (in->ids[t] == TN_ID_CHOSEN)
+            return tn_fail(err, TN_ERR_INTERNAL, "webgpu: the step before chose no token in row %d", t);
     d->lib.QueueWriteBuffer(d->queue, p->step, 0, p->words, (size_t)words * 4);
     *encoder = d->lib.DeviceCreateCommandEncoder(d->device, NULL);
-    if (!*encoder) return tn_fail(err, TN_ERR_RESOURCES, "webgpu: a step cannot be encoded");
+    tn_status status = tn_webgpu_check(d, "a step", err); /* a device that was lost meanwhile is noticed here */
+    if (status == TN_OK && !*encoder) status = tn_fail(err, TN_ERR_RESOURCES, "webgpu: a step cannot be encoded");
+    if (status != TN_OK) {
+        if (*encoder) d->lib.CommandEncoderRelease(*encoder);
+        *encoder = NULL;
+        return status;
+    }
     for (int32_t t = 0; t < in->n_tokens; t++)
-        if (in->ids[t] == TN_ID_CHOSEN && p->memory->chosen)
+        if (in->ids[t] == TN_ID_CHOSEN)
             d->lib.CommandEncoderCopyBufferToBuffer(*encoder, p->memory->chosen, (uint64_t)t * 4, p->step,
                                                     (uint64_t)(p->layout.ids + t) * 4, 4);
     return TN_OK;
@@ -69,55 +78,61 @@ void tn_webgpu_encode(const tn_program *p, const tn_step_input *in, int32_t i, W
     lib->ComputePassEncoderDispatchWorkgroups(pass, gx, gy, 1);
 }
 
-tn_status tn_webgpu_end(tn_program *p, WGPUCommandEncoder encoder, uint64_t *submission, tn_error *err) {
-    tn_device *d = p->device;
-    WGPUCommandBuffer commands = d->lib.CommandEncoderFinish(encoder, NULL);
-    tn_status status = tn_webgpu_check(d, "encoding a step", err);
-    if (status == TN_OK && !commands) status = tn_fail(err, TN_ERR_RESOURCES, "webgpu: a step cannot be encoded");
-    if (status == TN_OK) {
-        *submission = tn_webgpu_submit_commands(&d->lib, d->queue, commands);
-        status = tn_webgpu_check(d, "submitting a step", err);
-    }
-    if (commands) d->lib.CommandBufferRelease(commands);
-    return status;
-}
-
-static void encode_pass(const tn_program *p, const tn_step_input *in, WGPUCommandEncoder encoder) {
+static void encode_pass(const tn_program *p, const tn_step_input *in, int want, WGPUCommandEncoder encoder) {
     const tn_webgpu_library *lib = &p->device->lib;
     WGPUComputePipeline last = NULL;
     WGPUComputePassEncoder pass = lib->CommandEncoderBeginComputePass(encoder, NULL);
     if (!pass) return; /* the error is kept */
-    for (int32_t i = 0; i < p->n; i++) tn_webgpu_encode(p, in, i, pass, &last);
+    for (int32_t i = 0; i < p->n; i++)
+        if (tn_launch_wanted(p->plan, p->dispatch[i].launch, want)) tn_webgpu_encode(p, in, i, pass, &last);
     lib->ComputePassEncoderEnd(pass);
     lib->ComputePassEncoderRelease(pass);
 }
 
 /* ---- steps ---- */
 
+/* What the step chose stays for the one after it; what is wanted of it goes where the host can read it. */
+static void encode_results(tn_program *p, const tn_webgpu_step *s, uint64_t rows, WGPUCommandEncoder encoder) {
+    const tn_webgpu_library *lib = &p->device->lib;
+    WGPUBuffer arena = p->memory->arena, back = s->back.buffer;
+    if (s->want & TN_WANT_CHOSEN) {
+        lib->CommandEncoderCopyBufferToBuffer(encoder, arena, p->choice_at, p->memory->chosen, 0, rows * 4);
+        lib->CommandEncoderCopyBufferToBuffer(encoder, arena, p->choice_at, back, 0, rows * 4);
+    }
+    for (uint64_t k = 0; k < 2 && s->want & TN_WANT_BEST; k++)
+        lib->CommandEncoderCopyBufferToBuffer(encoder, arena, p->best_at[k], back, p->choice_bytes + k * p->best_bytes,
+                                              rows * p->best_of_row * 4);
+    if (s->want & TN_WANT_LOGITS)
+        lib->CommandEncoderCopyBufferToBuffer(encoder, arena, p->logits_at, p->logits.buffer, 0, rows * p->logits_row);
+}
+
+/* Bytes of what is read back but for the logits: the choices, and behind room for all of them the best. */
+static uint64_t back_bytes(const tn_program *p, int want, uint64_t rows) {
+    return want & TN_WANT_BEST ? p->choice_bytes + 2 * p->best_bytes : want & TN_WANT_CHOSEN ? rows * 4 : 0;
+}
+
 tn_status tn_webgpu_submit(tn_program *p, const tn_step_input *in, int want, tn_error *err) {
     tn_device *d = p->device;
     if (!d->device) return tn_fail(err, TN_ERR_UNAVAILABLE, "webgpu:plan only plans: it has no device to run on");
+    if (p->submitted - p->waited == TN_WEBGPU_AHEAD)
+        return tn_fail(err, TN_ERR_INTERNAL, "webgpu: %d steps are outstanding already", TN_WEBGPU_AHEAD);
+    if (p->submitted > p->waited && p->steps[(p->submitted - 1) % TN_WEBGPU_AHEAD].want & TN_WANT_LOGITS)
+        return tn_fail(err, TN_ERR_INTERNAL, "webgpu: the logits of the step before have not been waited for");
     tn_webgpu_step *s = &p->steps[p->submitted % TN_WEBGPU_AHEAD];
-    if (p->logits_mapped) d->lib.BufferUnmap(p->readback);
-    p->logits_mapped = false;
-    *s = (tn_webgpu_step){.back = s->back, .ids = s->ids};
-    if (want & TN_WANT_LOGITS) s->logits_bytes = p->logits_row * (uint64_t)rows_of(in, p->logits_rows, 1);
-    uint64_t chosen = p->choice_bytes ? (uint64_t)rows_of(in, p->logits_rows, 1) * 4 : 0;
-    if (want & TN_WANT_IDS) s->ids_bytes = chosen;
+    uint64_t rows = (uint64_t)rows_of(in, p->logits_rows, 1), back;
+    want &= rows ? TN_WANT_LOGITS | (p->choice_bytes ? TN_WANT_CHOSEN : 0) | (p->best_bytes ? TN_WANT_BEST : 0) : 0;
+    tn_webgpu_readback_done(d, &p->logits);
     WGPUCommandEncoder encoder;
     tn_status status = tn_webgpu_begin(p, in, &encoder, err);
     if (status != TN_OK) return status;
-    encode_pass(p, in, encoder);
-    WGPUBuffer arena = p->memory->arena;
-    if (chosen) d->lib.CommandEncoderCopyBufferToBuffer(encoder, arena, p->choice_at, p->memory->chosen, 0, chosen);
-    if (s->ids_bytes) d->lib.CommandEncoderCopyBufferToBuffer(encoder, arena, p->choice_at, s->back, 0, s->ids_bytes);
-    if (s->logits_bytes)
-        d->lib.CommandEncoderCopyBufferToBuffer(encoder, arena, p->logits_at, p->readback, 0, s->logits_bytes);
-    status = tn_webgpu_end(p, encoder, &s->submission, err);
-    d->lib.CommandEncoderRelease(encoder);
+    s->want = want;
+    encode_pass(p, in, want, encoder);
+    encode_results(p, s, rows, encoder);
+    status = tn_webgpu_finish(d, encoder, "a step", &s->submission, err);
     if (status != TN_OK) return status;
-    if (s->ids_bytes) tn_webgpu_map_begin(d, s->back, s->ids_bytes, &s->ids_mapping);
-    if (s->logits_bytes) tn_webgpu_map_begin(d, p->readback, s->logits_bytes, &s->logits_mapping);
+    p->memory->n_chosen = want & TN_WANT_CHOSEN ? (int32_t)rows : 0;
+    if ((back = back_bytes(p, want, rows)) > 0) tn_webgpu_readback_ask(d, &s->back, back);
+    if (want & TN_WANT_LOGITS) tn_webgpu_readback_ask(d, &p->logits, rows * p->logits_row);
     p->submitted++;
     return TN_OK;
 }
@@ -128,20 +143,24 @@ tn_status tn_webgpu_result(tn_program *p, tn_result *result, tn_error *err) {
     if (p->waited == p->submitted) return tn_fail(err, TN_ERR_INTERNAL, "webgpu: no step is outstanding");
     tn_webgpu_step *s = &p->steps[p->waited++ % TN_WEBGPU_AHEAD];
     tn_status status = TN_OK;
-    const void *ids;
-    if (s->ids_bytes) {
-        status = tn_webgpu_map_end(d, s->back, s->ids_bytes, &s->ids_mapping, s->submission, &ids, err);
+    const void *got = NULL;
+    if (s->back.bytes) {
+        size_t bytes = s->back.bytes;
+        status = tn_webgpu_readback_wait(d, &s->back, s->submission, &got, err);
         if (status == TN_OK) {
-            memcpy(s->ids, ids, s->ids_bytes);
-            d->lib.BufferUnmap(s->back);
-            result->ids = s->ids;
+            memcpy(s->ids, got, bytes);
+            tn_webgpu_readback_done(d, &s->back);
+            const char *best = (const char *)s->ids + p->choice_bytes;
+            if (s->want & TN_WANT_CHOSEN) result->ids = s->ids;
+            if (s->want & TN_WANT_BEST)
+                result->best = (tn_candidates){(const int32_t *)best, (const float *)(best + p->best_bytes),
+                                               (int32_t)p->best_of_row};
         }
     }
-    if (s->logits_bytes) {
-        tn_status other = tn_webgpu_map_end(d, p->readback, s->logits_bytes, &s->logits_mapping, s->submission,
-                                            (const void **)&result->logits, status == TN_OK ? err : NULL);
-        p->logits_mapped = other == TN_OK;
-        if (status == TN_OK) status = other;
+    if (status == TN_OK && s->want & TN_WANT_LOGITS) {
+        status = tn_webgpu_readback_wait(d, &p->logits, s->submission, &got, err);
+        result->logits = got;
     }
+    if (status != TN_OK) *result = (tn_result){0};
     return status;
 }

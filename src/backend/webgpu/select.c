@@ -1,5 +1,5 @@
 /* Which launches this backend can run, and with what. A launch can be run when its shader can be written. */
-#include "backend/webgpu/emit.h"
+#include "backend/webgpu/matmuls.h"
 
 #include <string.h>
 
@@ -12,6 +12,7 @@ static const tn_webgpu_kernel kernels[] = {
 #define OF_MATMUL  TN_OP_MATMUL
 #define OF_EXPERTS TN_OP_MATMUL_ID
 #define OF_ARGMAX  TN_OP_ARGMAX
+#define OF_BEST    TN_OP_BEST
 #define OF_CONV1D  TN_OP_CONV1D
 #include "backend/webgpu/kernels.def"
 #undef KERNEL
@@ -29,7 +30,8 @@ static bool find(tn_emit *e) {
     for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++) {
         const tn_webgpu_kernel *k = &kernels[i];
         if (k->form != e->form.kind || rows < k->min_rows || rows > k->max_rows ||
-            (k->subgroups && !e->d->subgroup) || k->vec > width || (k->vec > 1 && e->d->scalar) || !has_op(e, k->op))
+            (k->subgroups && !e->d->subgroup) || k->vec > width || (k->vec > 1 && e->d->scalar) ||
+            !has_op(e, k->op) || (k->core == TN_WEBGPU_DOTS && !tn_dot_tiles_suit(e)))
             continue;
         e->kernel = k;
         e->vec = k->vec ? k->vec : width;

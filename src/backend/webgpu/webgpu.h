@@ -63,6 +63,8 @@ typedef struct tn_webgpu_pipeline {
     WGPUComputePipeline pipeline;
 } tn_webgpu_pipeline;
 
+typedef struct tn_webgpu_fate tn_webgpu_fate;
+
 struct tn_device {
     tn_webgpu_library lib;
     WGPUInstance instance;
@@ -77,8 +79,7 @@ struct tn_device {
     const char *enable;   /* first lines of every shader */
     uint64_t max_binding; /* bytes that a shader sees of one buffer */
     uint64_t max_window;  /* likewise of weights; tests make it smaller, before the weights are put */
-    bool lost;            /* every call fails from then on */
-    tn_error error;       /* the first one since it was last asked for; set by a callback */
+    tn_webgpu_fate *fate; /* its errors, its loss: what callbacks tell */
     WGPUBindGroupLayout layout[TN_WEBGPU_KINDS]; /* made when first wanted */
     WGPUPipelineLayout pipeline_layout[TN_WEBGPU_KINDS];
     tn_webgpu_pipeline *pipelines;
@@ -99,23 +100,38 @@ struct tn_memory {
     uint64_t arena_bytes;
     WGPUBuffer chosen; /* what the last step chose, a word for each row */
     uint64_t chosen_bytes;
+    int32_t n_chosen; /* rows of that step; 0: there was none */
 };
 
-/* The error that a callback left behind, if any, told as the outcome of `what`; it is forgotten. */
+/* The error that a callback left behind, if any, told as the outcome of `what`; it is forgotten. Of a lost device it is the loss,
+ * from then on always. */
 tn_status tn_webgpu_check(tn_device *d, const char *what, tn_error *err);
+bool tn_webgpu_lost(const tn_device *d);
+/* Whether there was no error, without saying which. */
+bool tn_webgpu_try(tn_device *d);
 tn_status tn_webgpu_buffer(tn_device *d, WGPUBuffer *buffer, uint64_t bytes, WGPUFlags usage, const char *what,
                            tn_error *err);
 void tn_webgpu_buffer_free(tn_device *d, WGPUBuffer *buffer);
+/* Submits what was encoded, and releases the encoder; nothing is submitted that has an error. `what`: these commands. */
+tn_status tn_webgpu_finish(tn_device *d, WGPUCommandEncoder encoder, const char *what, uint64_t *submission,
+                           tn_error *err);
 
-/* A buffer on its way to the host: asked for, then waited for with the submission that fills it (0: all of them). The caller
- * unmaps. */
-typedef struct tn_webgpu_mapping {
-    volatile bool done;
-    bool ok;
-} tn_webgpu_mapping;
-void tn_webgpu_map_begin(tn_device *d, WGPUBuffer buffer, uint64_t bytes, tn_webgpu_mapping *m);
-tn_status tn_webgpu_map_end(tn_device *d, WGPUBuffer buffer, uint64_t bytes, tn_webgpu_mapping *m,
-                            uint64_t submission, const void **p, tn_error *err);
+/* A buffer that shaders' results are copied to and the host reads: asked for with the submission that fills it, waited for, read,
+ * given back. readback.c */
+typedef struct tn_webgpu_mapping tn_webgpu_mapping;
+typedef struct tn_webgpu_readback {
+    WGPUBuffer buffer;
+    tn_webgpu_mapping *mapping; /* what its callback tells */
+    uint64_t bytes;             /* on their way or read; 0: none */
+} tn_webgpu_readback;
+tn_status tn_webgpu_readback_make(tn_device *d, tn_webgpu_readback *r, uint64_t bytes, const char *what,
+                                  tn_error *err);
+void tn_webgpu_readback_ask(tn_device *d, tn_webgpu_readback *r, uint64_t bytes);
+/* Waits with the submission (0: all of them). On success *p is valid until readback_done, else it is done already. */
+tn_status tn_webgpu_readback_wait(tn_device *d, tn_webgpu_readback *r, uint64_t submission, const void **p,
+                                  tn_error *err);
+void tn_webgpu_readback_done(tn_device *d, tn_webgpu_readback *r);
+void tn_webgpu_readback_free(tn_device *d, tn_webgpu_readback *r);
 
 /* Finds out by trying what shaders may say here, and the size of subgroups where they are wanted. probe.c */
 tn_status tn_webgpu_probe(tn_device *d, bool subgroups, tn_error *err);
@@ -181,11 +197,10 @@ enum { TN_WEBGPU_AHEAD = 2 }; /* steps that may be outstanding */
 
 /* An outstanding step: what comes back of it. */
 typedef struct tn_webgpu_step {
-    WGPUBuffer back;
-    int32_t *ids;
-    uint64_t ids_bytes, logits_bytes; /* 0: not wanted */
+    tn_webgpu_readback back; /* of its ids and its best */
+    int32_t *ids; /* what was chosen of each row; then, in a program with the best, their ids and their logits */
+    int want;
     uint64_t submission;
-    tn_webgpu_mapping ids_mapping, logits_mapping;
 } tn_webgpu_step;
 
 struct tn_program {
@@ -195,14 +210,15 @@ struct tn_program {
     tn_webgpu_dispatch *dispatch;
     int32_t n;
     tn_webgpu_step_layout layout;
-    WGPUBuffer step, numbers, readback;
-    WGPUBuffer scratch; /* between the dispatches of one launch */
+    WGPUBuffer step, numbers;
+    tn_webgpu_readback logits; /* of the last step */
+    WGPUBuffer scratch;        /* between the dispatches of one launch */
     uint64_t scratch_bytes;
     uint32_t *words; /* the step being put together */
     uint64_t logits_at, logits_row;
     tn_rows logits_rows;
-    bool logits_mapped;
-    uint64_t choice_at, choice_bytes; /* 0 bytes: the graph has no choice */
+    uint64_t choice_at, choice_bytes;             /* 0 bytes: the graph has no choice */
+    uint64_t best_at[2], best_bytes, best_of_row; /* ids and logits, each so many bytes; 0: there are none */
     tn_webgpu_step steps[TN_WEBGPU_AHEAD];
     uint64_t submitted, waited; /* steps */
 };
@@ -215,10 +231,9 @@ tn_status tn_webgpu_result(tn_program *program, tn_result *result, tn_error *err
 tn_status tn_webgpu_profile(tn_program *program, const tn_step_input *step, tn_launch_time *times, tn_error *err);
 
 /* Parts of a step, for run.c and profile.c: its inputs on their way and an encoder for what follows; a dispatch, where
- * *last is the pipeline that is set; all of it submitted. */
+ * *last is the pipeline that is set. */
 tn_status tn_webgpu_begin(tn_program *program, const tn_step_input *step, WGPUCommandEncoder *encoder, tn_error *err);
 void tn_webgpu_encode(const tn_program *program, const tn_step_input *step, int32_t dispatch,
                       WGPUComputePassEncoder pass, WGPUComputePipeline *last);
-tn_status tn_webgpu_end(tn_program *program, WGPUCommandEncoder encoder, uint64_t *submission, tn_error *err);
 
 #endif

@@ -18,12 +18,6 @@ enum { TILE_ROWS = 6 };
 /* What a tile finds in a page: f16 and q8_0 are decoded before, or on the way to the registers. */
 typedef enum page_form { FLOATS, HALVES, SCALED, FORMS } page_form;
 
-/* Memory that a loop brings into the cache, `step` bytes a round. */
-typedef struct stretch {
-    const char *from;
-    size_t step;
-} stretch;
-
 typedef struct work {
     const tn_cpu_attention *a;
     int32_t k_dim, v_dim;
@@ -32,7 +26,7 @@ typedef struct work {
     float *k_room, *v_room;   /* .. here */
     const uint16_t *k_scales; /* of SCALED elements */
     const float *v_scales;
-    stretch after_keys, after_values;     /* of the cache: what is read next */
+    ptrdiff_t next;                       /* bytes from the page to the one that is read after it */
     float *q, *out;                       /* rows: the queries scaled, the outputs so far */
     float *max, *sum;                     /* of each row so far, in this segment */
     float *total, *total_max, *total_sum; /* .. and in those before */
@@ -87,27 +81,19 @@ static void decode_page(work *w, tn_kv_block keys, tn_kv_block values, tn_seen s
     w->v = w->v_room;
 }
 
-/* What a loop of so many rounds has to bring in; whole cache lines each. */
-static stretch stretch_of(const void *from, size_t bytes, size_t rounds) {
-    return (stretch){from, (bytes / rounds + 63) / 64 * 64};
-}
-
-/* Gets ready what any of n_rows may look at. Decoding first pays when several tiles read it. Else a page is several short streams,
- * which processors do not see coming: while the keys are read the values are fetched, and with these the next page's keys. */
+/* Gets ready what any of n_rows may look at. Decoding first pays when several tiles read it. */
 static void take_page(work *w, const int32_t *page, bool last, int32_t kv_head, tn_seen seen, int32_t n_rows) {
     const tn_cpu_kv *kv = &w->a->kv;
     tn_kv_block keys = tn_kv_keys(kv, *page, kv_head), values = tn_kv_values(kv, *page, kv_head);
-    tn_kv_block next = tn_kv_keys(kv, page[last ? 0 : 1], kv_head);
+    w->next = 0;
     if (kv->type != TN_KV_F32 && n_rows > 2 * TILE_ROWS) {
         decode_page(w, keys, values, seen);
-        w->after_keys = w->after_values = (stretch){0};
         return;
     }
     w->form = kv->type == TN_KV_F32 ? FLOATS : kv->type == TN_KV_F16 ? HALVES : SCALED;
     w->k = keys.elements;
     w->v = values.elements;
-    w->after_keys = stretch_of(values.elements, tn_kv_block_bytes(kv->type, kv->v_dim), (size_t)kv->k_dim);
-    w->after_values = stretch_of(next.elements, tn_kv_block_bytes(kv->type, kv->k_dim), TN_PAGE);
+    if (!last) w->next = tn_kv_keys(kv, page[1], kv_head).elements - keys.elements;
     if (w->form == SCALED) {
         decode_f16(values.scales, w->v_room, 0, TN_PAGE * (size_t)w->v_dim / TN_KV_SCALED);
         w->k_scales = keys.scales;
@@ -123,21 +109,26 @@ TN_INLINE int width_of(const int R) {
     return (R + 1) * 4 < REGISTERS ? 4 : 2;
 }
 
+TN_INLINE size_t size_of(const page_form form) {
+    return form == FLOATS ? sizeof(float) : form == HALVES ? sizeof(uint16_t) : sizeof(int8_t);
+}
+
+/* A vector of elements from i on. */
 TN_INLINE vf load_as(const page_form form, const void *p, size_t i, vf scale) {
-    return form == FLOATS   ? vf_load((const float *)p + i)
-           : form == HALVES ? vf_f16((const uint16_t *)p + i)
-                            : vf_mul(vf_of(vi_i8((const int8_t *)p + i)), scale);
+    const char *at = (const char *)p + i * size_of(form);
+    return form == FLOATS ? vf_load(at) : form == HALVES ? vf_f16(at) : vf_mul(vf_of(vi_i8(at)), scale);
+}
+
+/* Fetches the same place of the page to come (floats are mostly a decoded page, which is there): a page is several short streams,
+ * which processors do not see coming. Into the second cache: the first can wait for too few lines at a time to keep the memory busy. */
+TN_INLINE void fetch(const page_form form, const void *p, size_t i, ptrdiff_t next) {
+    if (form != FLOATS) __builtin_prefetch((const char *)p + i * size_of(form) + next, 0, 2);
 }
 
 /* Where the keys' vector g of positions is for element 0; the next element is TN_KV_LANES on. */
 TN_INLINE size_t key_at(int g, int32_t dim) {
     size_t position = (size_t)g * LANES;
     return position / TN_KV_LANES * (size_t)dim * TN_KV_LANES + position % TN_KV_LANES;
-}
-
-/* Round i of the loop's. */
-TN_INLINE void fetch(stretch s, size_t i) {
-    for (size_t at = i * s.step; at < (i + 1) * s.step; at += 64) __builtin_prefetch(s.from + at);
 }
 
 /* s[r][position] = q[r] k[position], for G vectors of positions from the `first` on */
@@ -159,9 +150,11 @@ TN_INLINE void scores_of(const int R, const int G, const page_form form, const w
             TN_UNROLL
             for (int g = 0; g < G; g++) scale[g] = vf_f16(w->k_scales + scale_at[g] + i / TN_KV_SCALED * TN_KV_LANES);
         }
-        fetch(w->after_keys, i);
         TN_UNROLL
-        for (int g = 0; g < G; g++) key[g] = load_as(form, w->k, at[g] + i * TN_KV_LANES, scale[g]);
+        for (int g = 0; g < G; g++) {
+            if (g * LANES % TN_KV_LANES == 0) fetch(form, w->k, at[g] + i * TN_KV_LANES, w->next);
+            key[g] = load_as(form, w->k, at[g] + i * TN_KV_LANES, scale[g]);
+        }
         TN_UNROLL
         for (int r = 0; r < R; r++) {
             vf x = vf_set(q[(size_t)r * dim + i]);
@@ -194,19 +187,25 @@ FOLD16(max_of_16, a > b ? a : b)
 
 /* Scores become weights; returns what the row's output shrinks by. The sum has one fixed order. */
 static float weights_of(float *s, tn_seen seen, float softcap, float *max, float *sum) {
+    _Alignas(64) float lane[16];
     if (softcap != 0) {
         for (int p = 0; p < TN_PAGE; p++) s[p] = softcap * tn_tanhf(s[p] / softcap);
     }
-    for (int p = 0; p < TN_PAGE; p++) s[p] = p >= seen.low && p < seen.high ? s[p] : -INFINITY;
-    float lane[16], before = *max, now = before;
-    for (int l = 0; l < 16; l++) lane[l] = s[l];
-    for (int p = 16; p < TN_PAGE; p += 16) {
-        for (int l = 0; l < 16; l++) lane[l] = s[p + l] > lane[l] ? s[p + l] : lane[l];
+    for (int p = 0; p < seen.low; p++) s[p] = -INFINITY;
+    for (int p = seen.high; p < TN_PAGE; p++) s[p] = -INFINITY;
+    TN_UNROLL
+    for (int l = 0; l < 16; l += LANES) {
+        vf a = vf_max(vf_load(s + 16 + l), vf_load(s + l));
+        vf b = vf_max(vf_load(s + 48 + l), vf_load(s + 32 + l));
+        vf_store(lane + l, vf_max(b, a));
     }
-    float top = max_of_16(lane);
-    now = top > now ? top : now;
-    for (int p = 0; p < TN_PAGE; p++) s[p] = tn_expf(s[p] - now);
-    for (int l = 0; l < 16; l++) lane[l] = (s[l] + s[l + 16]) + (s[l + 32] + s[l + 48]);
+    float top = max_of_16(lane), before = *max, now = top > before ? top : before;
+    for (int p = 0; p < TN_PAGE; p++) s[p] = tn_expf_weight(s[p] - now);
+    TN_UNROLL
+    for (int l = 0; l < 16; l += LANES) {
+        vf a = vf_add(vf_load(s + l), vf_load(s + 16 + l)), b = vf_add(vf_load(s + 32 + l), vf_load(s + 48 + l));
+        vf_store(lane + l, vf_add(a, b));
+    }
     float shrink = tn_expf(before - now);
     *max = now;
     *sum = *sum * shrink + sum_of_16(lane);
@@ -227,11 +226,11 @@ TN_INLINE void values_of(const int R, const int N, const page_form form, const w
     }
     for (int32_t p = seen.low; p < seen.high; p++) {
         vf value[4];
-        fetch(w->after_values, (size_t)p);
         TN_UNROLL
         for (int n = 0; n < N; n++) {
             size_t at = (size_t)p * dim + i + (size_t)(n * LANES);
             vf scale = form == SCALED ? vf_set(w->v_scales[at / TN_KV_SCALED]) : vf_zero();
+            if ((size_t)(n * LANES) * size_of(form) % 64 == 0) fetch(form, w->v, at, w->next);
             value[n] = load_as(form, w->v, at, scale);
         }
         TN_UNROLL

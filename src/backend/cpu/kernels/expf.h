@@ -46,6 +46,14 @@ static inline float tn_expf(float x) {
     return e * tn_exp2i(n >> 1) * tn_exp2i(n - (n >> 1));
 }
 
+/* The same for x <= 0 in fewer steps; what would be below 2^-126 is 2^-126 instead. */
+static inline float tn_expf_weight(float x) {
+    x = x < -87.0f ? -87.0f : x;
+    int32_t n;
+    float e = tn_exp_split(x, &n) + 1.0f;
+    return e * tn_exp2i(n);
+}
+
 static inline float tn_sigmoidf(float x) {
     return 1.0f / (1.0f + tn_expf(-x));
 }

@@ -32,6 +32,9 @@ TN_INLINE vf vf_add(vf a, vf b) {
 TN_INLINE vf vf_mul(vf a, vf b) {
     return _mm256_mul_ps(a, b);
 }
+TN_INLINE vf vf_max(vf a, vf b) {
+    return _mm256_max_ps(a, b);
+}
 TN_INLINE vf vf_fma(vf a, vf b, vf c) {
     return _mm256_fmadd_ps(a, b, c);
 }

@@ -34,6 +34,10 @@ TN_INLINE vf vf_add(vf a, vf b) {
 TN_INLINE vf vf_mul(vf a, vf b) {
     return _mm512_mul_ps(a, b);
 }
+/* a > b ? a : b */
+TN_INLINE vf vf_max(vf a, vf b) {
+    return _mm512_max_ps(a, b);
+}
 TN_INLINE vf vf_fma(vf a, vf b, vf c) {
     return _mm512_fmadd_ps(a, b, c);
 }

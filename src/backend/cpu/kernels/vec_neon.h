@@ -32,6 +32,9 @@ TN_INLINE vf vf_add(vf a, vf b) {
 TN_INLINE vf vf_mul(vf a, vf b) {
     return vmulq_f32(a, b);
 }
+TN_INLINE vf vf_max(vf a, vf b) {
+    return vbslq_f32(vcgtq_f32(a, b), a, b);
+}
 TN_INLINE vf vf_fma(vf a, vf b, vf c) {
     return vfmaq_f32(c, a, b);
 }

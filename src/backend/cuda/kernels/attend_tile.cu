@@ -1,12 +1,14 @@
 /* attend_tile: attention of many tokens [ops on its result], with the tensor cores (mma m16n8k16 of halves), for caches of halves.
- * Block (tile, kv head): all query heads of a kv head for TOKENS tokens are the rows of a tile, 16 a warp; pages of 64
- * positions pass by in shared memory, one at work, the next on its way. What rounding to halves leaves of queries and weights
- * is multiplied as well: the sum of both is exact to 22 bits.
+ * Block (tile, kv head): all query heads of a kv head for TOKENS tokens are the rows of a tile, 16 a warp; the cache passes by
+ * in shared memory, AT_ONCE positions at work, the next on their way. What rounding to halves leaves of queries and weights
+ * is multiplied as well: the sum of both is exact to 22 bits. Queries are kept in registers, those of wide heads, which would
+ * fill them, in shared memory.
  * The host gives GROUP (query heads of a kv head), Q_CODE, KV_*, WINDOW, FACTOR, SOFTCAP, AFTER_OPS, N_AFTER_OPS, CORE_STORE. */
 
 constexpr int ROWS = 16 * TN_K_WARPS, TOKENS = ROWS / GROUP, DK = KV_K_DIM, DV = KV_V_DIM;
 constexpr int K_LD = DK + 8, V_LD = DV + 8, OUT_LD = DV + 4; /* of rows in shared memory: no bank conflicts */
-constexpr int PAGE = TN_K_PAGE * (K_LD + V_LD);             /* halves */
+constexpr bool WIDE = DK > 128 || DV > 128;
+constexpr int AT_ONCE = WIDE ? 32 : TN_K_PAGE, STAGE = AT_ONCE * (K_LD + V_LD); /* halves */
 
 DEV float power_of_2(float x) {
     asm("ex2.approx.ftz.f32 %0, %0;" : "+f"(x));
@@ -29,30 +31,62 @@ DEV span span_at(const tn_k_args &p, int begin, int end) {
             pos[end - 1]};
 }
 
-/* A page of a kv head on its way to shared memory; positions that nobody wrote yet read as zero. */
-DEV void copy_page(const tn_k_args &p, const span &s, u16 *to, int page, int head) {
-    const char *keys = kv_keys(p, s.pages[page], head), *values = kv_values(p, s.pages[page], head);
+/* Positions first .. first + AT_ONCE of a kv head on their way to shared memory; what nobody wrote yet reads as zero. */
+DEV void copy_stage(const tn_k_args &p, const span &s, u16 *to, int first, int head) {
+    int page = s.pages[first / TN_K_PAGE], in_page = first % TN_K_PAGE;
+    const char *keys = kv_keys(p, page, head) + in_page * DK * 2, *values = kv_values(p, page, head) + in_page * DV * 2;
     constexpr int K8 = DK / 8, V8 = DV / 8;
 #pragma unroll 4
-    for (int i = threadIdx.x; i < TN_K_PAGE * (K8 + V8); i += TN_K_THREADS) {
-        bool key = i < TN_K_PAGE * K8;
-        int j = key ? i : i - TN_K_PAGE * K8, slot = key ? j / K8 : j / V8, c = (key ? j % K8 : j % V8) * 8;
-        u16 *at = to + (key ? slot * K_LD : TN_K_PAGE * K_LD + slot * V_LD) + c;
+    for (int i = threadIdx.x; i < AT_ONCE * (K8 + V8); i += TN_K_THREADS) {
+        bool key = i < AT_ONCE * K8;
+        int j = key ? i : i - AT_ONCE * K8, slot = key ? j / K8 : j / V8, c = (key ? j % K8 : j % V8) * 8;
+        u16 *at = to + (key ? slot * K_LD : AT_ONCE * K_LD + slot * V_LD) + c;
         const char *from = (key ? keys + slot * DK * 2 : values + slot * DV * 2) + c * 2;
-        int bytes = page * TN_K_PAGE + slot <= s.highest ? 16 : 0;
+        int bytes = first + slot <= s.highest ? 16 : 0;
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((u32)__cvta_generic_to_shared(at)), "l"(from), "r"(bytes)
                      : "memory");
     }
     asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
+/* A query as halves and what is left of them, 16 x 16 matrices of a warp's rows, in its registers. */
+struct queries_in_registers {
+    u32 high[DK / 16][4], low[DK / 16][4];
+
+    __device__ __forceinline__ void put(u16 *, int k, int i, float2 x) {
+        split_halves(x.x, x.y, high[k / 2][k % 2 * 2 + i], low[k / 2][k % 2 * 2 + i]);
+    }
+    __device__ __forceinline__ void get(const u16 *, int k, u32 *h, u32 *l) const {
+#pragma unroll
+        for (int i = 0; i < 4; i++) h[i] = high[k][i], l[i] = low[k][i];
+    }
+};
+
+/* The same in shared memory: rows of K_LD halves, then as many of what is left of them. A warp reads what it wrote. */
+struct queries_in_shared {
+    __device__ __forceinline__ void put(u16 *all, int k, int i, float2 x) {
+        int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + 8 * i;
+        u32 *at = (u32 *)(all + row * K_LD + 8 * k) + threadIdx.x % 4;
+        split_halves(x.x, x.y, at[0], at[ROWS * K_LD / 2]);
+    }
+    __device__ __forceinline__ void get(const u16 *all, int k, u32 *h, u32 *l) const {
+        int lane = threadIdx.x % 32;
+        const u16 *at = all + (threadIdx.x / 32 * 16 + lane % 16) * K_LD + 16 * k + lane / 16 * 8;
+        load_matrices<false>(h, at);
+        load_matrices<false>(l, at + ROWS * K_LD);
+    }
+};
+
+template <bool> struct queries_of { typedef queries_in_registers type; };
+template <> struct queries_of<true> { typedef queries_in_shared type; };
+
 /* The rows of a warp. A lane has rows g and g + 8 (i = 0, 1), of each 8 columns 2 t and 2 t + 1. */
 struct rows_of_warp {
-    u32 high[DK / 16][4], low[DK / 16][4];
+    queries_of<WIDE>::type queries;
     float acc[DV / 8][4], max[2], sum[2];
     int pos[2]; /* of the rows; -1: sees nothing */
 
-    __device__ __forceinline__ void begin(const tn_k_args &p, int t0, int n, int head) {
+    __device__ __forceinline__ void begin(const tn_k_args &p, u16 *shared, int t0, int n, int head) {
         int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
@@ -60,15 +94,13 @@ struct rows_of_warp {
             bool there = token < n && token < TOKENS;
             const float *q = value_at<const float>(p, -1 - Q_CODE, t0 + (there ? token : 0)) + (head * GROUP + r % GROUP) * DK + lane % 4 * 2;
 #pragma unroll
-            for (int k = 0; k < DK / 8; k++) {
-                float2 x = *(const float2 *)(q + 8 * k);
-                split_halves(x.x, x.y, high[k / 2][k % 2 * 2 + i], low[k / 2][k % 2 * 2 + i]);
-            }
+            for (int k = 0; k < DK / 8; k++) queries.put(shared, k, i, *(const float2 *)(q + 8 * k));
             max[i] = NOTHING;
             sum[i] = 0;
         }
 #pragma unroll
         for (int i = 0; i < DV / 2; i++) acc[i / 4][i % 4] = 0;
+        __syncwarp();
     }
 
     __device__ __forceinline__ void enter(const tn_k_args &p, const span &s, int t0) {
@@ -81,21 +113,24 @@ struct rows_of_warp {
         }
     }
 
-    __device__ __forceinline__ void score(const u16 *keys, float (*s)[4]) const {
+    __device__ __forceinline__ void score(const u16 *shared, const u16 *keys, float (*s)[4]) const {
         int lane = threadIdx.x % 32;
 #pragma unroll
-        for (int i = 0; i < 8; i++) s[i][0] = s[i][1] = s[i][2] = s[i][3] = 0;
+        for (int i = 0; i < AT_ONCE / 8; i++) s[i][0] = s[i][1] = s[i][2] = s[i][3] = 0;
 #pragma unroll
-        for (int k = 0; k < DK / 16; k++)
+        for (int k = 0; k < DK / 16; k++) {
+            u32 high[4], low[4];
+            queries.get(shared, k, high, low);
 #pragma unroll
-            for (int j = 0; j < 4; j++) {
+            for (int j = 0; j < AT_ONCE / 16; j++) {
                 u32 b[4];
                 load_matrices<false>(b, keys + (16 * j + lane % 8 + lane / 16 * 8) * K_LD + 16 * k + lane / 8 % 2 * 8);
-                mma_halves(s[2 * j], high[k], b[0], b[1]);
-                mma_halves(s[2 * j + 1], high[k], b[2], b[3]);
-                mma_halves(s[2 * j], low[k], b[0], b[1]);
-                mma_halves(s[2 * j + 1], low[k], b[2], b[3]);
+                mma_halves(s[2 * j], high, b[0], b[1]);
+                mma_halves(s[2 * j + 1], high, b[2], b[3]);
+                mma_halves(s[2 * j], low, b[0], b[1]);
+                mma_halves(s[2 * j + 1], low, b[2], b[3]);
             }
+        }
     }
 
     /* Scores -> weights, as powers of 2; the maxima may grow: what was summed shrinks to them. */
@@ -106,7 +141,7 @@ struct rows_of_warp {
         for (int i = 0; i < 2; i++) {
             float top = NOTHING;
 #pragma unroll
-            for (int j = 0; j < 16; j++) {
+            for (int j = 0; j < AT_ONCE / 4; j++) {
                 float &x = s[j / 2][2 * i + j % 2];
                 int at = first + 8 * (j / 2) + 2 * t + j % 2;
                 if (SOFTCAP != 0) x = SOFTCAP * tanhf(x * FACTOR / SOFTCAP) * LOG2_E;
@@ -119,7 +154,7 @@ struct rows_of_warp {
             float base = top == NOTHING ? 0 : top, shrink = power_of_2(max[i] - base), all = 0;
             max[i] = top;
 #pragma unroll
-            for (int j = 0; j < 16; j++) {
+            for (int j = 0; j < AT_ONCE / 4; j++) {
                 float &x = s[j / 2][2 * i + j % 2];
                 x = power_of_2(x - base);
                 all += x;
@@ -136,7 +171,7 @@ struct rows_of_warp {
     __device__ __forceinline__ void add_values(const u16 *values, const float (*s)[4]) {
         int lane = threadIdx.x % 32;
 #pragma unroll
-        for (int k = 0; k < 4; k++) {
+        for (int k = 0; k < AT_ONCE / 16; k++) {
             u32 h[4], l[4];
 #pragma unroll
             for (int i = 0; i < 4; i++) split_halves(s[2 * k + i / 2][i % 2 * 2], s[2 * k + i / 2][i % 2 * 2 + 1], h[i], l[i]);
@@ -167,26 +202,26 @@ struct rows_of_warp {
     }
 };
 
-DEV void attend_span(const tn_k_args &p, const span &s, rows_of_warp &w, u16 *stage, int t0, int head) {
-    int first = s.lowest / TN_K_PAGE, last = s.highest / TN_K_PAGE;
+DEV void attend_span(const tn_k_args &p, const span &s, rows_of_warp &w, u16 *queries, u16 *stages, int t0, int head) {
+    int first = s.lowest / AT_ONCE, last = s.highest / AT_ONCE;
     w.enter(p, s, t0);
     int newest = __reduce_max_sync(~0u, w.pos[0] > w.pos[1] ? w.pos[0] : w.pos[1]);
-    copy_page(p, s, stage, first, head);
+    copy_stage(p, s, stages, first * AT_ONCE, head);
 #pragma unroll 1
-    for (int page = first; page <= last; page++) {
-        u16 *keys = stage + (page - first) % 2 * PAGE;
-        float x[8][4];
-        if (page < last) {
-            copy_page(p, s, stage + (page + 1 - first) % 2 * PAGE, page + 1, head);
+    for (int at = first; at <= last; at++) {
+        u16 *keys = stages + (at - first) % 2 * STAGE;
+        float x[AT_ONCE / 8][4];
+        if (at < last) {
+            copy_stage(p, s, stages + (at + 1 - first) % 2 * STAGE, (at + 1) * AT_ONCE, head);
             asm volatile("cp.async.wait_group 1;" ::: "memory");
         } else {
             asm volatile("cp.async.wait_group 0;" ::: "memory");
         }
         __syncthreads();
-        if (page * TN_K_PAGE <= newest) { /* a warp whose rows all lie before the page rests */
-            w.score(keys, x);
-            w.soften(page * TN_K_PAGE, x);
-            w.add_values(keys + TN_K_PAGE * K_LD, x);
+        if (at * AT_ONCE <= newest) { /* a warp whose rows all lie before these positions rests */
+            w.score(queries, keys, x);
+            w.soften(at * AT_ONCE, x);
+            w.add_values(keys + AT_ONCE * K_LD, x);
         }
         __syncthreads();
     }
@@ -214,10 +249,11 @@ extern "C" __global__ void __launch_bounds__(TN_K_THREADS) attend_tile(const __g
     if (tile < 0) return;
     int n = count - t0 < TOKENS ? count - t0 : TOKENS;
     rows_of_warp w;
-    w.begin(p, t0, n, head);
+    u16 *queries = (u16 *)smem, *stages = queries + (WIDE ? 2 * ROWS * K_LD : 0);
+    w.begin(p, queries, t0, n, head);
     for (int t = t0; t < t0 + n;) {
         span s = span_at(p, t, t0 + n);
-        attend_span(p, s, w, (u16 *)smem, t0, head);
+        attend_span(p, s, w, queries, stages, t0, head);
         t = s.end;
     }
     w.put((float *)smem);

@@ -21,8 +21,10 @@
                     unit[j] = pack(vec4<i32>(round(four)));
                 }
                 let u = 2u * b + k;
-                kv[base + ${UNIT}] = unit;
+                ${OWNER} { kv[base + ${UNIT}] = unit; }
+                ${KEEP}
             }
             let at = base * 4u + ${SCALE};
-            kv[at >> 2u][at & 3u] = bitcast<u32>(d);
+            ${OWNER} { kv[at >> 2u][at & 3u] = bitcast<u32>(d); }
+            ${KEEP_SCALE}
         }

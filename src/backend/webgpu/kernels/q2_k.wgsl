@@ -1,6 +1,5 @@
-fn word_q2_k(r: Raw_q2_k, k: u32) -> u32 {
-    return (r.q[0][k >> 2u] >> ((k & 3u) * 2u)) & 0x03030303u;
-}
+fn low_q2_k(r: Raw_q2_k) -> vec4<u32> { return bits2(r.q[0].x); }
+fn high_q2_k(r: Raw_q2_k) -> vec4<u32> { return bits2(r.q[0].y); }
 fn scale_q2_k(r: Raw_q2_k) -> vec4<f32> {
     let d = half_low(r.d);
     let m = -half_high(r.d);

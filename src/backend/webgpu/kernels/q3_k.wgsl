@@ -1,7 +1,5 @@
-fn word_q3_k(r: Raw_q3_k, k: u32) -> u32 {
-    let low = (r.q[0][k >> 2u] >> ((k & 3u) * 2u)) & 0x03030303u;
-    return low | (((r.h[0] >> k) & 0x01010101u) << 2u);
-}
+fn low_q3_k(r: Raw_q3_k) -> vec4<u32> { return bits2(r.q[0].x) | (bits1(r.h[0]) << vec4<u32>(2u)); }
+fn high_q3_k(r: Raw_q3_k) -> vec4<u32> { return bits2(r.q[0].y) | (bits1(r.h[0] >> 4u) << vec4<u32>(2u)); }
 fn scale_q3_k(r: Raw_q3_k) -> vec4<f32> {
     let d = half_low(r.d);
     let a = d * f32(i32(r.s << 24u) >> 24u);

@@ -1,7 +1,5 @@
-fn word_q5_k(r: Raw_q5_k, k: u32) -> u32 {
-    let low = (r.q[0][k & 3u] >> ((k >> 2u) * 4u)) & 0x0f0f0f0fu;
-    return low | (((r.h[0] >> k) & 0x01010101u) << 4u);
-}
+fn low_q5_k(r: Raw_q5_k) -> vec4<u32> { return (r.q[0] & vec4<u32>(0x0f0f0f0fu)) | (bits1(r.h[0]) << vec4<u32>(4u)); }
+fn high_q5_k(r: Raw_q5_k) -> vec4<u32> { return ((r.q[0] >> vec4<u32>(4u)) & vec4<u32>(0x0f0f0f0fu)) | (bits1(r.h[0] >> 4u) << vec4<u32>(4u)); }
 fn scale_q5_k(r: Raw_q5_k) -> vec2<f32> {
     return vec2<f32>(half_low(r.d) * f32(r.s & 0xffu), -half_high(r.d) * f32(r.s >> 8u));
 }

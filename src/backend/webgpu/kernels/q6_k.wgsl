@@ -1,7 +1,5 @@
-fn word_q6_k(r: Raw_q6_k, k: u32) -> u32 {
-    let low = (r.q[0][k & 3u] >> ((k >> 2u) * 4u)) & 0x0f0f0f0fu;
-    return low | (((r.h[k >> 2u] >> ((k & 3u) * 2u)) & 0x03030303u) << 4u);
-}
+fn low_q6_k(r: Raw_q6_k) -> vec4<u32> { return (r.q[0] & vec4<u32>(0x0f0f0f0fu)) | (bits2(r.h[0]) << vec4<u32>(4u)); }
+fn high_q6_k(r: Raw_q6_k) -> vec4<u32> { return ((r.q[0] >> vec4<u32>(4u)) & vec4<u32>(0x0f0f0f0fu)) | (bits2(r.h[1]) << vec4<u32>(4u)); }
 fn scale_q6_k(r: Raw_q6_k) -> vec4<f32> {
     let d = half_low(r.d);
     let a = d * f32(i32(r.s << 24u) >> 24u);

@@ -1,21 +1,21 @@
 // A tree over each team of ${TEAM} invocations; all of the workgroup take part.
-fn sum_${TEAM}(v: f32) -> f32 {
+fn sum${S}_${TEAM}(v: ${V}) -> ${V} {
     workgroupBarrier();
-    red[tid] = v;
+    red${S}[tid] = v;
     workgroupBarrier();
     for (var s = ${TEAM}u / 2u; s > 0u; s >>= 1u) {
-        if ((tid & (${TEAM}u - 1u)) < s) { red[tid] += red[tid + s]; }
+        if ((tid & (${TEAM}u - 1u)) < s) { red${S}[tid] += red${S}[tid + s]; }
         workgroupBarrier();
     }
-    return red[tid & ~(${TEAM}u - 1u)];
+    return red${S}[tid & ~(${TEAM}u - 1u)];
 }
-fn max_${TEAM}(v: f32) -> f32 {
+fn max${S}_${TEAM}(v: ${V}) -> ${V} {
     workgroupBarrier();
-    red[tid] = v;
+    red${S}[tid] = v;
     workgroupBarrier();
     for (var s = ${TEAM}u / 2u; s > 0u; s >>= 1u) {
-        if ((tid & (${TEAM}u - 1u)) < s) { red[tid] = max(red[tid], red[tid + s]); }
+        if ((tid & (${TEAM}u - 1u)) < s) { red${S}[tid] = max(red${S}[tid], red${S}[tid + s]); }
         workgroupBarrier();
     }
-    return red[tid & ~(${TEAM}u - 1u)];
+    return red${S}[tid & ~(${TEAM}u - 1u)];
 }

@@ -1,10 +1,10 @@
 fn value_${TYPE}(r: Raw_${TYPE}, k: u32) -> vec4<f32> {
     let s = scale_${TYPE}(r);
-    return s.x * unpack(word_${TYPE}(r, k)) + s.y;
+    let w = select(low_${TYPE}(r), high_${TYPE}(r), k > 3u);
+    return s.x * unpack(w[k & 3u]) + s.y;
 }
 fn dot_${TYPE}(r: Raw_${TYPE}, x: X8) -> f32 {
     let s = scale_${TYPE}(r);
-    let a = dot4(word_${TYPE}(r, 0u), x.low.x) + dot4(word_${TYPE}(r, 1u), x.low.y) + dot4(word_${TYPE}(r, 2u), x.low.z) + dot4(word_${TYPE}(r, 3u), x.low.w)
-        + dot4(word_${TYPE}(r, 4u), x.high.x) + dot4(word_${TYPE}(r, 5u), x.high.y) + dot4(word_${TYPE}(r, 6u), x.high.z) + dot4(word_${TYPE}(r, 7u), x.high.w);
+    let a = dot16(high_${TYPE}(r), x.high, dot16(low_${TYPE}(r), x.low, 0));
     return s.x * (x.s.x * f32(a)) + s.y * x.s.w;
 }
