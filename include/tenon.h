@@ -152,12 +152,12 @@ typedef struct tn_session_options {
 
 typedef struct tn_session_info {
     int32_t n_ctx, n_seq, n_ubatch;
-    int32_t launches_decode, launches_prefill; /* kernel launches a step */
-    uint64_t kv_bytes;                         /* cache at full context */
-    uint64_t arena_bytes, arena_naive_bytes;   /* planned activation memory, and what it were without reuse */
-    uint64_t decode_bytes;                     /* weight bytes read for one token */
-    uint64_t decode_hash, prefill_hash;        /* change whenever the phase's compiled plan changes */
-    uint64_t plan_hash;                        /* of both */
+    int32_t launches_decode, launches_prefill;    /* kernel launches a step */
+    uint64_t kv_bytes;                            /* cache at full context */
+    uint64_t arena_bytes, arena_naive_bytes;      /* planned activation memory, and what it were without reuse */
+    uint64_t decode_bytes;                        /* weight bytes read for one token */
+    uint64_t decode_hash, prefill_hash, few_hash; /* change whenever the phase's compiled plan changes */
+    uint64_t plan_hash;                           /* of both */
 } tn_session_info;
 
 /* TN_ERR_USAGE: sizes beyond reason, an unknown rule, a cache type that the heads do not allow; TN_ERR_RESOURCES: not enough
@@ -182,8 +182,9 @@ typedef struct tn_batch {
 /* Runs the model over a batch. What is wanted is kept for the last token of each sequence in the batch (sequences in order of
  * first appearance), or for every token in batch order when the session was opened with all_logits; they stay valid
  * until the next step. TN_ERR_INPUT when a sequence would outgrow the context, TN_ERR_USAGE for an empty batch, an id or
- * sequence out of range, or the best of a session opened with all_logits: nothing has been appended then, and the last step's logits stay. When the device fails, the
- * batch's tokens are taken back; where the model's state cannot be, the batch's sequences are cleared. */
+ * sequence out of range, or the best of a session opened with all_logits: nothing has been appended then, and what the last
+ * step left stays. When the device fails, the batch's tokens are taken back; where the model's state cannot be, the batch's
+ * sequences are cleared. */
 TN_API tn_status tn_step(tn_session *session, const tn_batch *batch, tn_error *err);
 
 /* Logits of row i of the last step, n_vocab floats; NULL when there is no such row, or they were not wanted. */
@@ -216,13 +217,16 @@ typedef struct tn_greedy {
  * the one before it: tn_sequence_length tells. No logits are kept. Errors as of tn_step. */
 TN_API tn_status tn_step_greedy(tn_session *session, const tn_greedy *options, tn_error *err);
 
-/* When a launch ran, in seconds from the beginning of its step, by the device's clock. */
+/* When a launch ran, in seconds from the call, by the device's clock: the two are tied together where the host starts the step, or
+ * sees its end, whichever it can tell more exactly. */
 typedef struct tn_launch_time {
     double start, end;
+    /* what its kernel takes; 0 where the device does not tell */
+    double occupancy; /* share of the threads that a multiprocessor can hold of which it holds the kernel's */
+    int32_t registers, shared_bytes; /* of a thread, of a block */
 } tn_launch_time;
 
-/* A step of at most n_ubatch tokens, with every launch timed: times has room for the launches of its phase (decode where each
- * sequence in the batch has one token, else prefill). Timing costs time: the sum is more than the step takes otherwise.
+/* A step of at most n_ubatch tokens, with every launch timed: times has room for the launches of its phase. Timing costs time: the sum is more than the step takes otherwise.
  * TN_ERR_UNAVAILABLE where the backend cannot. */
 TN_API tn_status tn_step_timed(tn_session *session, const tn_batch *batch, tn_launch_time *times, tn_error *err);
 
@@ -265,10 +269,11 @@ TN_API void tn_sampler_close(tn_sampler **sampler);
 TN_API void tn_sampler_accept(tn_sampler *sampler, int32_t id);
 /* Picks the next token. Does not accept it. The same seed, logits and history give the same token. */
 TN_API int32_t tn_sampler_pick(tn_sampler *sampler, const float *logits);
-/* How many of the best logits the next token depends on, whatever the history; 0: on all of them. Where it is 1, the likeliest token is it. */
+/* How many of the best logits the next token depends on, whatever the history; 0: on all of them. Where it is 1, the likeliest
+ * token is it. */
 TN_API int32_t tn_sampler_needs(const tn_sampler *sampler);
-/* Picks from the best logits, at least as many as it needs, what tn_sampler_pick() picks from all of them: the same token, with the same
- * random numbers. -1: they are too few. */
+/* Picks from the best logits, at least as many as it needs, what tn_sampler_pick() picks from all of them: the same token, with
+ * the same random numbers. -1: they are too few. */
 TN_API int32_t tn_sampler_pick_from(tn_sampler *sampler, const tn_candidates *best);
 
 /* The k likeliest tokens, or all where there are fewer, likeliest first (of equal ones the lower id), with the natural
@@ -278,7 +283,13 @@ TN_API int32_t tn_top_logprobs(const float *logits, int32_t n_vocab, int32_t k, 
 
 /* ---- seeing inside ---------------------------------------------------------------------------------------------- */
 
-typedef enum tn_phase { TN_PHASE_DECODE, TN_PHASE_PREFILL } tn_phase;
+/* A session's plans: for steps where each sequence has one token; for steps of anything; for those of few tokens, where the backend
+ * asks for a plan of their own. */
+typedef enum tn_phase { TN_PHASE_DECODE, TN_PHASE_PREFILL, TN_PHASE_FEW } tn_phase;
+TN_API const char *tn_phase_name(tn_phase phase);
+/* That of a step which adds n_tokens to one sequence. */
+TN_API tn_phase tn_phase_of(const tn_session *session, int32_t n_tokens);
+
 typedef enum tn_format {
     TN_FORMAT_TEXT,
     TN_FORMAT_DOT, /* for Graphviz */
@@ -293,7 +304,7 @@ typedef struct tn_explain_options {
     bool verbose; /* text: every layer; otherwise equal layers are folded */
 } tn_explain_options;
 
-/* TN_ERR_USAGE for a phase or format that is none. The plain graph, the rules that fired and why others did not, the launches, their kernels, the memory plan. */
+/* TN_ERR_USAGE for a phase that the session does not have, or no format. The plain graph, the rules that fired and why others did not, the launches, their kernels, the memory plan. */
 TN_API tn_status tn_explain(const tn_session *session, const tn_explain_options *options, tn_sink out, tn_error *err);
 
 /* The name of the i-th rule of fusion, as tn_session_options.fuse takes it; NULL at the end. */
@@ -314,6 +325,7 @@ typedef struct tn_node_info {
     int32_t layer;
 } tn_node_info;
 
+/* 0: the session does not have the phase. */
 TN_API int32_t tn_launch_count(const tn_session *session, tn_phase phase);
 /* false where there is no such launch, or node. */
 TN_API bool tn_launch_get_info(const tn_session *session, tn_phase phase, int32_t launch, tn_launch_info *info);
@@ -333,6 +345,10 @@ typedef struct tn_verify_options {
     const char *path;    /* the model, for TN_VERIFY_MODEL */
     const char *text;    /* not NULL: what fusion does to that model on this text, text_len bytes */
     size_t text_len;
+    const char
+        *fuse; /* of models: the rules, the cache's and the activations' type under test, as in tn_session_options */
+    tn_kv_type kv_type;
+    tn_act_type act;
     int threads;
     bool json;
     const char *webgpu_lib; /* as in tn_model_options */

@@ -67,11 +67,11 @@ for layout in $layouts; do
         case $type:$int8 in F32:1 | F16:1 | BF16:1) continue ;; esac
         shape="COUNT=0 N_IN=512 X_INT8=$int8 X_CODE=-1 FIRST_WEIGHT=0 N_PARTS=1"
         # shellcheck disable=SC2086
-        compile "matvec-$type-$int8" matvec $shape X_AT=0 X_ROW=2304 X_ROWS=1 EXPERTS=0 CHOSEN=-1 TOKENS=2 ROWS=4 \
-            MIN_BLOCKS=1 LOADS=12 "PRODUCTS={$t,-1},{$t,-1}" "PARTS={512,0,16,0,2,0,3}" N_AFTER_OPS=3 "AFTER_OPS=$gated"
+        compile "matvec-$type-$int8" matvec $shape X_AT=0 X_ROW=2304 X_ROWS=1 EXPERTS=0 CHOSEN=-1 TOKENS=4 ROWS=4 \
+            MMA=$int8 MIN_BLOCKS=1 LOADS=12 "PRODUCTS={$t,-1},{$t,-1}" "PARTS={512,0,16,0,2,0,3}" N_AFTER_OPS=3 "AFTER_OPS=$gated"
         # shellcheck disable=SC2086
         compile "experts-$type-$int8" matvec $shape X_AT=0 X_ROW=2304 X_ROWS=4 EXPERTS=4 CHOSEN=6 TOKENS=1 ROWS=4 \
-            MIN_BLOCKS=2 LOADS=12 "PRODUCTS={$t,-1,65536},{$t,-1,65536}" "PARTS={512,0,16,0,2,0,3}" N_AFTER_OPS=3 \
+            MMA=0 MIN_BLOCKS=2 LOADS=12 "PRODUCTS={$t,-1,65536},{$t,-1,65536}" "PARTS={512,0,16,0,2,0,3}" N_AFTER_OPS=3 \
             "AFTER_OPS=$gated"
         # shellcheck disable=SC2086
         [ "$int8" = 0 ] || compile "experts-many-$type" experts $shape X_ROWS=1 EXPERTS=4 CHOSEN=6 MAX_ROWS=512 \

@@ -26,7 +26,8 @@ tn_plan_target tn_engine_target(const tn_backend *backend, const tn_device *devi
 
 tn_status tn_engine_plan(tn_plan *plan, tn_model *model, const tn_session_options *o, tn_phase phase, tn_error *err) {
     bool decode = phase == TN_PHASE_DECODE;
-    int32_t tokens = decode ? o->n_seq : o->n_ubatch;
+    int32_t few = model->backend->caps(model->device)->few;
+    int32_t tokens = decode ? o->n_seq : phase == TN_PHASE_FEW ? few : o->n_ubatch;
     tn_phase_shape shape = {.max_tokens = tokens,
                             .max_outputs = decode || o->all_logits || tokens < o->n_seq ? tokens : o->n_seq,
                             .one_token = decode,
@@ -132,10 +133,13 @@ tn_status tn_session_open(tn_session **session, tn_model *model, const tn_sessio
     s->model = model;
     tn_status status = fill_options(s, options, err);
     if (status == TN_OK) status = alloc_tables(s, err);
-    for (int i = 0; i < TN_N_PHASES && status == TN_OK; i++)
+    int32_t few = status == TN_OK ? model->backend->caps(model->device)->few : 0;
+    if (few < s->options.n_ubatch) s->few = few;
+    int n_phases = s->few ? TN_N_PHASES : TN_PHASE_FEW;
+    for (int i = 0; i < n_phases && status == TN_OK; i++)
         status = tn_engine_plan(&s->plan[i], model, &s->options, (tn_phase)i, err);
     if (status == TN_OK) status = make_memory(s, err);
-    for (int i = 0; i < TN_N_PHASES && status == TN_OK; i++)
+    for (int i = 0; i < n_phases && status == TN_OK; i++)
         status = model->backend->compile(model->device, &s->plan[i], s->memory, &s->program[i], err);
     if (status != TN_OK) {
         tn_session_close(&s);
@@ -147,6 +151,7 @@ tn_status tn_session_open(tn_session **session, tn_model *model, const tn_sessio
 
 void tn_session_get_info(const tn_session *s, tn_session_info *info) {
     const tn_plan *decode = &s->plan[TN_PHASE_DECODE], *prefill = &s->plan[TN_PHASE_PREFILL];
+    uint64_t few = s->plan[TN_PHASE_FEW].hash; /* 0: there is none */
     const tn_plan *larger = decode->arena_bytes > prefill->arena_bytes ? decode : prefill;
     *info = (tn_session_info){.n_ctx = s->options.n_ctx,
                               .n_seq = s->options.n_seq,
@@ -159,7 +164,9 @@ void tn_session_get_info(const tn_session *s, tn_session_info *info) {
                               .decode_bytes = decode->read_bytes,
                               .decode_hash = decode->hash,
                               .prefill_hash = prefill->hash,
-                              .plan_hash = decode->hash ^ (prefill->hash << 1 | prefill->hash >> 63)};
+                              .few_hash = few,
+                              .plan_hash =
+                                  decode->hash ^ (prefill->hash << 1 | prefill->hash >> 63) ^ (few << 2 | few >> 62)};
 }
 
 /* ---- sequences ---- */

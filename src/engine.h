@@ -30,12 +30,13 @@ typedef struct tn_sequence {
     int32_t n_pages; /* pages it holds: entries of its page table in use */
 } tn_sequence;
 
-enum { TN_N_PHASES = 2 }; /* tn_phase */
+enum { TN_N_PHASES = 3 }; /* tn_phase */
 
 struct tn_session {
     tn_model *model;
     tn_session_options options; /* with defaults filled in */
     char *fuse;
+    int32_t few; /* tokens of a step of TN_PHASE_FEW; 0: there is no such phase, its plan and program are empty */
     tn_plan plan[TN_N_PHASES];
     tn_program *program[TN_N_PHASES];
     tn_memory *memory;

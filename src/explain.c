@@ -89,13 +89,12 @@ static void text_rules(tn_buf *b, const tn_plan *p) {
     for (int32_t i = 0; i < p->partition.n_rules; i++) {
         const tn_rule_log *r = &p->partition.log[i];
         tn_buf_printf(b, "  %-20s %5d fired  %s\n", r->name, r->fired, r->formula);
-        if (r->fired) continue;
         if (!r->on)
             tn_buf_str(b, "                       it was switched off\n");
-        else if (!r->rejects)
+        else if (!r->rejects && !r->fired)
             tn_buf_str(b, "                       its pattern does not occur\n");
         for (const tn_reject *e = r->rejects; e && r->on; e = e->next)
-            tn_buf_printf(b, "                       %d x %s (%s)\n", e->count, e->reason, e->example);
+            tn_buf_printf(b, "                       not %d x: %s (%s)\n", e->count, e->reason, e->example);
     }
 }
 
@@ -174,8 +173,8 @@ static tn_status text(tn_buf *b, const tn_session *s, const tn_plan *p, const tn
     norm_counts norms = count_norms(s, p);
     tn_buf_printf(b, "%s, %d layers, on %s\n", s->model->arch->name, s->model->hp.n_layer,
                   s->model->backend->caps(s->model->device)->description);
-    tn_buf_printf(b, "%s: up to %d token%s a step\n", o->phase == TN_PHASE_DECODE ? "decode" : "prefill",
-                  p->graph.max_tokens, p->graph.max_tokens == 1 ? "" : "s");
+    tn_buf_printf(b, "%s: up to %d token%s a step\n", tn_phase_name(o->phase), p->graph.max_tokens,
+                  p->graph.max_tokens == 1 ? "" : "s");
     tn_print_plain(b, p, o->verbose);
     text_rules(b, p);
     text_launches(b, p, o->verbose);
@@ -264,15 +263,15 @@ static tn_status json(tn_buf *b, const tn_session *s, const tn_plan *p, const tn
     char hash[20];
     norm_counts norms = count_norms(s, p);
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)p->hash);
-    json_t *j = json_pack(
-        "{s:s, s:i, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:i, s:I, s:s, s:o, s:o, s:o}", "architecture",
-        s->model->arch->name, "layers", s->model->hp.n_layer, "backend",
-        s->model->backend->caps(s->model->device)->description, "phase",
-        o->phase == TN_PHASE_DECODE ? "decode" : "prefill", "launches", p->partition.n, "plain_nodes", p->n_plain,
-        "norms", norms.all, "norms_fused", norms.all_fused, "stream_norms", norms.stream, "stream_norms_fused",
-        norms.stream_fused, "arena_bytes", (json_int_t)p->arena_bytes, "arena_naive_bytes",
-        (json_int_t)p->naive_bytes, "in_place", p->in_place, "read_bytes", (json_int_t)p->read_bytes, "plan_hash",
-        hash, "rules", json_rules(b, p), "plan", json_launches(b, p), "memory", json_memory(b, p, lives, n_lives));
+    json_t *j =
+        json_pack("{s:s, s:i, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:i, s:I, s:s, s:o, s:o, s:o}",
+                  "architecture", s->model->arch->name, "layers", s->model->hp.n_layer, "backend",
+                  s->model->backend->caps(s->model->device)->description, "phase", tn_phase_name(o->phase),
+                  "launches", p->partition.n, "plain_nodes", p->n_plain, "norms", norms.all, "norms_fused",
+                  norms.all_fused, "stream_norms", norms.stream, "stream_norms_fused", norms.stream_fused,
+                  "arena_bytes", (json_int_t)p->arena_bytes, "arena_naive_bytes", (json_int_t)p->naive_bytes,
+                  "in_place", p->in_place, "read_bytes", (json_int_t)p->read_bytes, "plan_hash", hash, "rules",
+                  json_rules(b, p), "plan", json_launches(b, p), "memory", json_memory(b, p, lives, n_lives));
     char *t = j ? json_dumps(j, JSON_INDENT(1)) : NULL;
     if (t)
         tn_buf_printf(b, "%s\n", t);
@@ -293,7 +292,7 @@ const char *tn_rule_name(int32_t i) {
 tn_status tn_explain(const tn_session *s, const tn_explain_options *options, tn_sink out, tn_error *err) {
     static const tn_explain_options defaults = {0};
     const tn_explain_options *o = options ? options : &defaults;
-    if ((unsigned)o->phase >= TN_N_PHASES || (unsigned)o->format > TN_FORMAT_SVG)
+    if (!tn_launch_count(s, o->phase) || (unsigned)o->format > TN_FORMAT_SVG)
         return tn_fail(err, TN_ERR_USAGE, "explain: no such phase or format");
     const tn_plan *p = &s->plan[o->phase];
     tn_buf b = {0};

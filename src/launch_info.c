@@ -1,6 +1,11 @@
 /* What a launch is, and the least that it must move: for profiling. */
 #include "engine.h"
 
+const char *tn_phase_name(tn_phase phase) {
+    static const char *const names[] = {"decode", "prefill", "few"};
+    return (unsigned)phase < TN_N_PHASES ? names[phase] : "?";
+}
+
 int32_t tn_launch_count(const tn_session *s, tn_phase phase) {
     return (unsigned)phase < TN_N_PHASES ? s->plan[phase].partition.n : 0;
 }

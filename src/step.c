@@ -57,9 +57,11 @@ static tn_status grow_batch(tn_session *s, int32_t n, tn_error *err) {
     int32_t rows = s->options.all_logits ? n : n < s->options.n_seq ? n : s->options.n_seq;
     if (rows > s->rows_cap) {
         if (!grow((void **)&s->rows, (size_t)rows, sizeof *s->rows) ||
-            !grow((void **)&s->chosen, (size_t)rows, sizeof *s->chosen) ||
-            !grow((void **)&s->best_ids, (size_t)rows * TN_N_BEST, sizeof *s->best_ids) ||
-            !grow((void **)&s->best_logits, (size_t)rows * TN_N_BEST, sizeof *s->best_logits))
+            !grow((void **)&s->chosen, (size_t)rows, sizeof *s->chosen))
+            return tn_fail_memory(err);
+        size_t best = s->options.all_logits ? 0 : (size_t)rows * TN_N_BEST; /* all logits and the best: not both */
+        if (best && (!grow((void **)&s->best_ids, best, sizeof *s->best_ids) ||
+                     !grow((void **)&s->best_logits, best, sizeof *s->best_logits)))
             return tn_fail_memory(err);
         s->rows_cap = rows;
     }
@@ -172,8 +174,13 @@ static tn_status begin_batch(tn_session *s, const tn_batch *b, tn_error *err) {
     return TN_OK;
 }
 
-static tn_phase phase_of(const tn_session *s, const tn_step_input *in) {
-    return in->n_runs == in->n_tokens && in->n_tokens <= s->options.n_seq ? TN_PHASE_DECODE : TN_PHASE_PREFILL;
+static tn_phase phase_of(const tn_session *s, int32_t n_tokens, int32_t n_runs) {
+    if (n_runs == n_tokens && n_tokens <= s->options.n_seq) return TN_PHASE_DECODE;
+    return n_tokens <= s->few ? TN_PHASE_FEW : TN_PHASE_PREFILL;
+}
+
+tn_phase tn_phase_of(const tn_session *s, int32_t n_tokens) {
+    return phase_of(s, n_tokens, 1);
 }
 
 tn_status tn_step(tn_session *s, const tn_batch *b, tn_error *err) {
@@ -183,7 +190,7 @@ tn_status tn_step(tn_session *s, const tn_batch *b, tn_error *err) {
         int32_t left = b->n_tokens - first;
         n = left < s->options.n_ubatch ? left : s->options.n_ubatch;
         tn_step_input in = fill_step(s, b, first, n);
-        tn_phase phase = phase_of(s, &in);
+        tn_phase phase = phase_of(s, in.n_tokens, in.n_runs);
         tn_result result;
         status = backend->submit(s->program[phase], &in, in.n_outputs ? want_of(b) : 0, err);
         if (status == TN_OK) status = backend->wait(s->program[phase], &result, err);
@@ -201,7 +208,9 @@ tn_status tn_step_timed(tn_session *s, const tn_batch *b, tn_launch_time *times,
     tn_status status = begin_batch(s, b, err);
     if (status != TN_OK) return status;
     tn_step_input in = fill_step(s, b, 0, b->n_tokens);
-    status = backend->profile(s->program[phase_of(s, &in)], &in, times, err);
+    tn_phase phase = phase_of(s, in.n_tokens, in.n_runs);
+    memset(times, 0, (size_t)s->plan[phase].partition.n * sizeof *times);
+    status = backend->profile(s->program[phase], &in, times, err);
     for (int32_t t = 0; status != TN_OK && t < b->n_tokens; t++) take_back(s, seq_of(b, s->order[t]));
     s->n_rows = 0;
     return status;

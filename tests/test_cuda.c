@@ -128,9 +128,9 @@ static void test_packing_experts(void **state) {
         one.data = (const uint8_t *)all.data + (size_t)e * one.bytes;
         memset(got, 0, bytes);
         memset(want, 0, bytes);
-        tn_cuda_pack(&all, e, 0, 3, got);
-        tn_cuda_pack(&all, e, 3, (ROWS + 3) / 4, got);
-        tn_cuda_pack(&one, 0, 0, (ROWS + 3) / 4, want);
+        tn_cuda_pack(&all, &(tn_cuda_rows){e, 0, ROWS}, 0, 3, got);
+        tn_cuda_pack(&all, &(tn_cuda_rows){e, 0, ROWS}, 3, (ROWS + 3) / 4, got);
+        tn_cuda_pack(&one, &(tn_cuda_rows){0, 0, ROWS}, 0, (ROWS + 3) / 4, want);
         assert_memory_equal(got, want, bytes);
     }
     free(got);
@@ -148,8 +148,8 @@ static void test_packing(void **state) {
         tn_cuda_planes p = tn_cuda_planes_of(traits, n_out, n_in);
         uint8_t *m = calloc(1, p.bytes);
         float *row = malloc((size_t)n_in * sizeof *row);
-        tn_cuda_pack(&w, 0, 0, 5, m);
-        tn_cuda_pack(&w, 0, 5, (n_out + 3) / 4, m);
+        tn_cuda_pack(&w, &(tn_cuda_rows){0, 0, n_out}, 0, 5, m);
+        tn_cuda_pack(&w, &(tn_cuda_rows){0, 0, n_out}, 5, (n_out + 3) / 4, m);
         for (int32_t r = 0; r < n_out; r++) {
             tn_type_get(w.type)->decode(tn_weight_row(&w, r), row, (size_t)n_in);
             for (int32_t c = 0; c < n_in; c++) {

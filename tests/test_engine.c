@@ -499,6 +499,64 @@ static void test_out_of_memory(void **state) {
     assert_true(f.n > 50 && in_step > 3); /* it was met in the open and in the step */
 }
 
+/* ---- a backend that wants a plan of its own for few tokens: the CPU that says so ---- */
+
+enum { FEW = 3 };
+static tn_backend g_few;
+static tn_caps g_few_caps;
+static tn_program *g_submitted;
+
+static const tn_caps *few_caps(const tn_device *d) {
+    (void)d;
+    return &g_few_caps;
+}
+static tn_status few_submit(tn_program *p, const tn_step_input *in, int want, tn_error *err) {
+    g_submitted = p;
+    return tn_backend_find("cpu", &(const char *){NULL})->submit(p, in, want, err);
+}
+
+static bench open_few(int32_t n_ubatch, int32_t n_seq) {
+    bench b = open_bench(g_models[1], 2, (tn_session_options){.n_ubatch = n_ubatch, .n_seq = n_seq});
+    tn_error err = {0};
+    tn_session_options options = b.s->options;
+    tn_session_close(&b.s);
+    g_few_caps = *b.m->backend->caps(b.m->device);
+    g_few_caps.few = FEW;
+    g_few = *b.m->backend;
+    g_few.caps = few_caps;
+    g_few.submit = few_submit;
+    b.m->backend = &g_few;
+    options.fuse = NULL;
+    if (tn_session_open(&b.s, b.m, &options, &err) != TN_OK) fail_msg("%s", err.text);
+    return b;
+}
+
+/* Which plan runs how many tokens; the bits are those of any other cut. */
+static void test_few(void **state) {
+    (void)state;
+    static const struct {
+        int32_t n_ubatch, n_seq, n;
+        tn_phase phase;
+    } cases[] = {{16, 1, 1, TN_PHASE_DECODE},   {16, 1, 2, TN_PHASE_FEW},      {16, 1, FEW, TN_PHASE_FEW},
+                 {16, 1, 4, TN_PHASE_PREFILL},  {16, 2, 2, TN_PHASE_FEW},      {16, 1, 16 + 2, TN_PHASE_FEW},
+                 {FEW, 1, 2, TN_PHASE_PREFILL}, {16, 1, 16, TN_PHASE_PREFILL}, {2, 1, 2, TN_PHASE_PREFILL}};
+    bench plain = open_bench(g_models[1], 2, (tn_session_options){0});
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        bench b = open_few(cases[i].n_ubatch, cases[i].n_seq);
+        tn_error err = {0};
+        assert_int_equal(tn_launch_count(b.s, TN_PHASE_FEW) > 0, cases[i].n_ubatch > FEW);
+        assert_int_equal(b.s->plan[TN_PHASE_FEW].graph.max_tokens, cases[i].n_ubatch > FEW ? FEW : 0);
+        step(&b, b.ids, NULL, cases[i].n);
+        assert_ptr_equal(g_submitted, b.s->program[cases[i].phase]);
+        if (cases[i].n <= cases[i].n_ubatch) assert_int_equal(tn_phase_of(b.s, cases[i].n), cases[i].phase);
+        assert_int_equal(tn_sequence_cut(plain.s, 0, 0, &err), TN_OK);
+        step(&plain, b.ids, NULL, cases[i].n);
+        assert_memory_equal(tn_logits(b.s, 0), tn_logits(plain.s, 0), b.row);
+        close_bench(&b);
+    }
+    close_bench(&plain);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_chunks),        cmocka_unit_test(test_threads),
@@ -508,7 +566,7 @@ int main(void) {
         cmocka_unit_test(test_bad_cuts),      cmocka_unit_test(test_context_full),
         cmocka_unit_test(test_bad_batches),   cmocka_unit_test(test_bad_options),
         cmocka_unit_test(test_defaults),      cmocka_unit_test(test_kv_types),
-        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_out_of_memory), cmocka_unit_test(test_few),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -74,7 +74,7 @@ static void test_wrong_form(void **state) {
     tn_buf b = {0};
     open_tiny(&f, "llama");
     for (int i = 0; i < 2; i++) {
-        tn_explain_options o = {.phase = i ? (tn_phase)2 : TN_PHASE_DECODE,
+        tn_explain_options o = {.phase = i ? TN_PHASE_FEW : TN_PHASE_DECODE,
                                 .format = i ? TN_FORMAT_TEXT : (tn_format)99};
         assert_int_equal(tn_explain(f.session, &o, (tn_sink){keep, &b}, NULL), TN_ERR_USAGE);
     }

@@ -21,7 +21,7 @@ const tn_backend *tn_backend_find(const char *name, const char **variant) {
 
 bool tn_launch_wanted(const tn_plan *plan, int32_t launch, int want) {
     const tn_graph *g = &plan->graph;
-    int32_t node = plan->partition.launch[launch].nodes[0]; /* no rule takes these: they are launches of their own */
+    int32_t node = plan->partition.launch[launch].nodes[0]; /* of one of its own: inside another it comes with that */
     if (node == 0 || node == g->output) return true;
     return node == g->choice ? want & TN_WANT_CHOSEN : node == g->best ? want & TN_WANT_BEST : true;
 }

@@ -21,6 +21,7 @@ typedef struct tn_caps {
     uint64_t weight_types; /* bit set of tn_type: weights it can hold */
     uint64_t int8_types;   /* of those, the ones whose matmuls want int8 activations */
     size_t align;          /* of values in the arena, bytes */
+    int32_t few;           /* steps of up to so many tokens want a plan made for them; 0: none does */
     int32_t ahead;         /* steps that may be outstanding: 2 where the device works beside the host */
 } tn_caps;
 
@@ -73,6 +74,10 @@ typedef struct tn_result {
     tn_candidates best;
 } tn_result;
 
+/* Told while weights are stored: a weight the first `rows` rows of which are not read in the file again (-1: none is), and the share
+ * of all that is stored. */
+typedef void tn_stored_fn(void *data, int32_t weight, int32_t rows, double share);
+
 typedef struct tn_backend {
     const char *name;
     bool hidden; /* for tests: in no list of backends */
@@ -82,10 +87,9 @@ typedef struct tn_backend {
     /* See tn_plan_target. */
     const char *(*find_kernel)(const void *device, const tn_graph *g, const int32_t *nodes, int32_t n, tn_buf *name);
     /* Converts and stores the weights, in the order given, which is that of execution. Called once; the table outlives
-     * the device. `done` (may be NULL) is called with the share that is stored and a weight, what was stored
-     * of which is not read in the file again (-1: none); for a large one several times. */
-    tn_status (*put_weights)(tn_device *device, const tn_weight *const *weights, int32_t n,
-                             void (*done)(void *data, int32_t weight, double share), void *data, tn_error *err);
+     * the device. `done` (may be NULL) is called for every weight, for a large one several times. */
+    tn_status (*put_weights)(tn_device *device, const tn_weight *const *weights, int32_t n, tn_stored_fn *done,
+                             void *data, tn_error *err);
     uint64_t (*weight_bytes)(const tn_device *device);
     size_t (*state_bytes)(const tn_device *device, const tn_state_desc *state, const tn_memory_desc *desc);
     tn_status (*make_memory)(tn_device *device, const tn_memory_desc *desc, tn_memory **memory, tn_error *err);
@@ -99,12 +103,14 @@ typedef struct tn_backend {
     tn_status (*submit)(tn_program *program, const tn_step_input *step, int want, tn_error *err);
     /* Waits for the oldest outstanding step of the program. */
     tn_status (*wait)(tn_program *program, tn_result *result, tn_error *err);
-    /* Runs one step with every launch timed by the device's own clock, in seconds from the step's start: as many times as
-     * the plan has launches. NULL: it cannot. */
+    /* Runs one step with every launch timed by the device's own clock, in seconds from this call as the host counts them: as
+     * many times as the plan has launches. NULL: it cannot. */
     tn_status (*profile)(tn_program *program, const tn_step_input *step, tn_launch_time *times, tn_error *err);
     /* Bytes a second that the device reads from its memory at best, measured, which may take some tenths of a second.
      * NULL: it cannot. */
     tn_status (*peak)(tn_device *device, double *bytes_per_second, tn_error *err);
+    /* Devices there are, "name:0" and so on; NULL: one. */
+    int (*count)(void);
     /* What is to be known of a device, its limits and features: lines "name: value". NULL: nothing. */
     void (*facts)(const tn_device *device, tn_buf *facts);
 } tn_backend;

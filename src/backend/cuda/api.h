@@ -21,9 +21,11 @@ typedef struct tn_cu_launch {
     unsigned n_attributes;
 } tn_cu_launch;
 
-enum { TN_CU_ATTRIBUTE_PROGRAMMATIC = 6 }; /* of a launch: may begin before the last one ends */
-enum { TN_CU_SHARED_BYTES = 8 };           /* of a function: dynamic shared memory */
+enum { TN_CU_ATTRIBUTE_PROGRAMMATIC = 6 };             /* of a launch: may begin before the last one ends */
+enum { TN_CU_SHARED_BYTES = 8 };                       /* of a function: dynamic shared memory */
+enum { TN_CU_SHARED_STATIC = 1, TN_CU_REGISTERS = 4 }; /* of a function */
 enum { TN_CU_SM_COUNT = 16, TN_CU_MAJOR = 75, TN_CU_MINOR = 76 }; /* of a device */
+enum { TN_CU_SM_THREADS = 39 };                                   /* of a device: that a multiprocessor holds */
 enum { TN_CU_SHARED_OPTIN = 97 };                                 /* of a device: shared memory of a block, at most */
 enum { TN_CU_OUT_OF_MEMORY = 2 };
 enum { TN_CU_EVENT_TIMED = 0, TN_CU_EVENT_UNTIMED = 2 };

@@ -1,13 +1,13 @@
 /* From nodes to a launch: the tables at the head of a kernel's source, its arguments, its grid. The same function answers
- * find_kernel (does a kernel for these nodes exist?), so that the two cannot disagree. */
-#include "backend/cuda/cuda.h"
+ * find_kernel (does a kernel for these nodes exist?), so that the two cannot disagree. Attention has a file of its own. */
+#include "backend/cuda/build.h"
 #include "backend/cuda/pack.h"
 #include "base/mem.h"
 
 #include <string.h>
 
 enum { ROWS_BEFORE = 2 }; /* so many norms are done again by every block rather than once, before */
-enum { MATVEC_ROWS = 8, MAX_ATTEND_GROUP = 16, MAX_TILE_PRODUCTS = 2, MAX_SPLITS = 32 };
+enum { MAX_TILE_PRODUCTS = 2 };
 enum { ARGMAX_COLUMNS = 4096, BEST_COLUMNS = 4096, BEST_SHARES = 64 }; /* of a block; blocks of a row */
 enum { CONV_CHUNK = 16, DELTA_CHUNK = 16 };                            /* tokens of a run worked on at once */
 enum { MATVEC_LOADS = 12 };                                            /* of 16 bytes, in flight in a lane */
@@ -34,124 +34,102 @@ static const char *const op_names[TN_OP_COUNT] = {
 #undef OP
 };
 
-/* The launch being built. */
-typedef struct maker {
-    const tn_cuda_ask *ask;
-    const tn_graph *g;
-    tn_cuda_launch *to;
-    tn_buf *head;
-    tn_form form;
-    int32_t slot[TN_LAUNCH_MAX]; /* offset of a node's row in shared memory, floats; -1: not there */
-    int32_t slot_floats;         /* of all slots */
-    int32_t slot_parts;          /* a slot holds one of so many parts of a row */
-    bool slot_after;             /* what comes after the core has slots too */
-    int32_t n_values, n_weights, n_row_ops;
-    int32_t max_rows;
-    const char *why; /* the first thing that is wrong */
-} maker;
-
-static const tn_node *node_at(const maker *m, int32_t i) {
-    return &m->g->nodes[m->ask->nodes[i]];
-}
-
-static int32_t index_in(const maker *m, int32_t node) {
+static int32_t index_in(const tn_maker *m, int32_t node) {
     return tn_index_in(m->ask->nodes, m->ask->n, node);
 }
 
-static int32_t core_at(const maker *m) {
+int32_t tn_core_at(const tn_maker *m) {
     int32_t core = 0;
     while (m->form.role[core] != TN_CORE) core++;
     return core;
 }
 
-static int fail(maker *m, const char *why) {
+int32_t tn_maker_fail(tn_maker *m, const char *why) {
     if (!m->why) m->why = why;
     return 0;
 }
 
 /* ---- operands ---- */
 
-static int32_t add_value(maker *m, uint64_t address, size_t stride) {
-    if (m->n_values == TN_K_MAX_VALUES) return fail(m, "too many operands for one launch");
+static int32_t add_value(tn_maker *m, uint64_t address, size_t stride) {
+    if (m->n_values == TN_K_MAX_VALUES) return tn_maker_fail(m, "too many operands for one launch");
     m->to->args.v[m->n_values] = (tn_k_value){address, (long long)stride};
     return m->n_values++;
 }
 
-static uint64_t arena_at(const maker *m, tn_src s) {
+static uint64_t arena_at(const tn_maker *m, tn_src s) {
     if (!m->ask->plan || !m->ask->memory) return 0;
     if (m->g->choice && s.node == m->g->choice) return m->ask->memory->chosen;
     return m->ask->memory->arena + (uint64_t)tn_plan_offset(m->ask->plan, s);
 }
 
-static int32_t stored_value(maker *m, tn_src s) {
+static int32_t stored_value(tn_maker *m, tn_src s) {
     return add_value(m, arena_at(m, s) + (uint64_t)s.first * 4, tn_shape_row_bytes(tn_shape_of(m->g, s)));
 }
 
 /* v[] where an output of node i of the launch is stored; -1: nowhere. Without a plan every value counts as stored. */
-static int32_t store_output(maker *m, int32_t i, int32_t out) {
+static int32_t store_output(tn_maker *m, int32_t i, int32_t out) {
     int32_t node = m->ask->nodes[i];
-    if (node_at(m, i)->out[out].dtype == TN_DTYPE_STATE) return -1;
+    if (tn_node_at(m, i)->out[out].dtype == TN_DTYPE_STATE) return -1;
     if (m->ask->plan && m->ask->plan->offset[node * TN_MAX_OUT + out] < 0) return -1;
     return stored_value(m, (tn_src){.node = node, .out = out});
 }
-static int32_t store_of(maker *m, int32_t i) {
+int32_t tn_store_of(tn_maker *m, int32_t i) {
     return store_output(m, i, 0);
 }
 
-static tn_k_weight weight_at(const maker *m, int32_t node) {
+static tn_k_weight weight_at(const tn_maker *m, int32_t node) {
     const tn_k_weight *all = m->ask->device->weights;
     return all ? all[m->g->nodes[node].attr.index] : (tn_k_weight){0};
 }
 
 /* The code of an operand from outside the launch. */
-static int32_t outside(maker *m, tn_src s) {
+static int32_t outside(tn_maker *m, tn_src s) {
     if (m->g->nodes[s.node].op == TN_OP_WEIGHT)
         return -1 - add_value(m, weight_at(m, s.node).low + (uint64_t)s.first * 4, 0);
     return -1 - stored_value(m, s);
 }
 
-/* The code of an operand of a row op. */
-static int32_t row_operand(maker *m, tn_src s) {
+int32_t tn_row_operand(tn_maker *m, tn_src s) {
     int32_t i = index_in(m, s.node);
     if (i < 0) return outside(m, s);
-    if (m->slot[i] < 0) return fail(m, "a row op reads what is not a row of the launch");
-    if (s.first && m->slot_parts > 1) return fail(m, "a slice of a value that is computed head by head");
+    if (m->slot[i] < 0) return tn_maker_fail(m, "a row op reads what is not a row of the launch");
+    if (s.first && m->slot_parts > 1) return tn_maker_fail(m, "a slice of a value that is computed head by head");
     return m->slot[i] + s.first;
 }
 
-static int32_t add_weight(maker *m, tn_src s) {
-    if (m->n_weights == TN_K_MAX_WEIGHTS) return fail(m, "too many products for one launch");
+static int32_t add_weight(tn_maker *m, tn_src s) {
+    if (m->n_weights == TN_K_MAX_WEIGHTS) return tn_maker_fail(m, "too many products for one launch");
     m->to->args.w[m->n_weights] = weight_at(m, s.node);
     return m->n_weights++;
 }
 
-static int traits_of(maker *m, tn_src s) {
+static int traits_of(tn_maker *m, tn_src s) {
     const tn_weight *w = tn_src_weight(m->g, s);
     int traits = tn_cuda_traits(w->type);
-    if (traits < 0) return fail(m, "no kernel for the block type of the weight");
-    if (w->elements) return fail(m, "a weight for element ops is not packed");
+    if (traits < 0) return tn_maker_fail(m, "no kernel for the block type of the weight");
+    if (w->elements) return tn_maker_fail(m, "a weight for element ops is not packed");
     return traits;
 }
 
 /* ---- row ops ---- */
 
 /* The last node that reads node i of the launch: nodes of the core and behind it hold it to the end; -1: none does. */
-static int32_t last_use(const maker *m, int32_t i) {
+static int32_t last_use(const tn_maker *m, int32_t i) {
     int32_t last = -1;
     for (int32_t j = i + 1; j < m->ask->n; j++)
-        for (int k = 0; k < node_at(m, j)->n_src; k++)
-            if (node_at(m, j)->src[k].node == m->ask->nodes[i]) last = m->form.role[j] == TN_BEFORE ? j : m->ask->n;
+        for (int k = 0; k < tn_node_at(m, j)->n_src; k++)
+            if (tn_node_at(m, j)->src[k].node == m->ask->nodes[i])
+                last = m->form.role[j] == TN_BEFORE ? j : m->ask->n;
     return last;
 }
 
-/* Places in shared memory for rows that are read inside the launch: the lowest that is free while they live. A place holds one of
- * `before` parts of a row or, from the core on, one of `after`; 0: those have none. */
-static void place_slots(maker *m, int32_t before, int32_t after) {
+void tn_place_slots(tn_maker *m, int32_t before, int32_t after) {
     int32_t size[TN_LAUNCH_MAX], last[TN_LAUNCH_MAX];
     m->slot_parts = before;
     m->slot_after = after > 0;
     for (int32_t i = 0; i < m->ask->n; i++) {
-        const tn_node *n = node_at(m, i);
+        const tn_node *n = tn_node_at(m, i);
         int32_t parts = m->form.role[i] == TN_BEFORE ? before : after;
         m->slot[i] = -1;
         last[i] = last_use(m, i);
@@ -174,7 +152,7 @@ static void place_slots(maker *m, int32_t before, int32_t after) {
 }
 
 /* Numbers of an op in the places that rowops.cu gives them. */
-static void row_numbers(maker *m, const tn_node *n, int32_t i[3], double f[6]) {
+static void row_numbers(tn_maker *m, const tn_node *n, int32_t i[3], double f[6]) {
     const tn_attr *a = &n->attr;
     switch (n->op) {
     case TN_OP_RMS_NORM:
@@ -199,7 +177,7 @@ static void row_numbers(maker *m, const tn_node *n, int32_t i[3], double f[6]) {
 }
 
 /* Whether a row op can keep a row in registers: all it reads are rows of the same columns, read by fours, or one number. */
-static bool fits_registers(const maker *m, const tn_node *n, int32_t cols) {
+static bool fits_registers(const tn_maker *m, const tn_node *n, int32_t cols) {
     bool norm = n->op == TN_OP_RMS_NORM || n->op == TN_OP_QUANTIZE, sum = n->op == TN_OP_EXPERT_SUM;
     if (tn_ops[n->op].class != TN_ELEMENT && !norm && !sum) return false;
     if (n->out[0].cols != cols || (norm && n->attr.head_dim)) return false;
@@ -213,21 +191,21 @@ static bool fits_registers(const maker *m, const tn_node *n, int32_t cols) {
 }
 
 /* Whether the launch's row ops, on whole rows, keep them in registers. Without a norm there is nothing to gain. */
-static bool in_registers(const maker *m) {
-    int32_t cols = node_at(m, 0)->out[0].cols;
+static bool in_registers(const tn_maker *m) {
+    int32_t cols = tn_node_at(m, 0)->out[0].cols;
     bool norm = false;
     if (m->slot_parts > 1 || m->slot_after || cols % 4 || cols > 32 * TN_K_THREADS) return false;
     for (int32_t i = 0; i < m->ask->n; i++) {
         if (m->form.role[i] != TN_BEFORE) continue;
-        if (!fits_registers(m, node_at(m, i), cols)) return false;
-        norm |= node_at(m, i)->op == TN_OP_RMS_NORM;
+        if (!fits_registers(m, tn_node_at(m, i), cols)) return false;
+        norm |= tn_node_at(m, i)->op == TN_OP_RMS_NORM;
     }
     return norm;
 }
 
 /* Whether a row op reads what one before it wrote, or writes where one before it was at work. */
-static bool must_wait(const maker *m, int32_t i) {
-    const tn_node *n = node_at(m, i);
+static bool must_wait(const tn_maker *m, int32_t i) {
+    const tn_node *n = tn_node_at(m, i);
     for (int k = 0; k < n->n_src; k++)
         if (index_in(m, n->src[k].node) >= 0) return true;
     for (int32_t j = 0; j < i; j++)
@@ -235,31 +213,31 @@ static bool must_wait(const maker *m, int32_t i) {
     return false;
 }
 
-static void put_row_op(maker *m, int32_t i) {
-    const tn_node *n = node_at(m, i);
+static void put_row_op(tn_maker *m, int32_t i) {
+    const tn_node *n = tn_node_at(m, i);
     int32_t number[3] = {0}, a = -1, b = 0, period = 0, cols = n->out[0].cols;
     double f[6] = {0};
     row_numbers(m, n, number, f);
     if (n->op == TN_OP_KV_WRITE) {
         cols = n->src[1].cols;
-        a = row_operand(m, n->src[1]);
-        b = row_operand(m, n->src[2]);
+        a = tn_row_operand(m, n->src[1]);
+        b = tn_row_operand(m, n->src[2]);
     } else if (n->op == TN_OP_EMBED) {
         add_weight(m, n->src[1]);
     } else if (n->n_src) {
-        a = row_operand(m, n->src[0]);
-        if (n->n_src > 1) b = row_operand(m, n->src[1]);
+        a = tn_row_operand(m, n->src[0]);
+        if (n->n_src > 1) b = tn_row_operand(m, n->src[1]);
         if (n->n_src > 1 && n->src[1].cols < cols) period = n->src[1].cols;
     }
     if (n->op == TN_OP_TOP_K) number[2] = store_output(m, i, 1);
     int32_t dst = n->op == TN_OP_QUANTIZE && last_use(m, i) >= 0 ? 0 : m->slot[i];
     tn_buf_printf(m->head, "{%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%d,%.17g,%.17g,%.17g,%.17g,%.17g,%.17g},", (int)n->op,
-                  must_wait(m, i), cols, a, b, period, dst, store_of(m, i), number[0], number[1], number[2], f[0],
+                  must_wait(m, i), cols, a, b, period, dst, tn_store_of(m, i), number[0], number[1], number[2], f[0],
                   f[1], f[2], f[3], f[4], f[5]);
     m->n_row_ops++;
 }
 
-static void put_row_ops(maker *m) {
+void tn_put_row_ops(tn_maker *m) {
     tn_buf_str(m->head, "#define ROW_OPS ");
     for (int32_t i = 0; i < m->ask->n; i++)
         if (m->form.role[i] == TN_BEFORE) put_row_op(m, i);
@@ -273,28 +251,39 @@ static void put_row_ops(maker *m) {
 /* ---- ops on results ---- */
 
 /* `local`: value number of each node of the launch, -1: not one of the part's. */
-static void put_after_op(maker *m, int32_t i, const int32_t *local) {
-    const tn_node *n = node_at(m, i);
-    int32_t code[2] = {-1, -1}, period = 0, store = store_of(m, i);
+static void put_after_op(tn_maker *m, int32_t i, const int32_t *local) {
+    const tn_node *n = tn_node_at(m, i);
+    int32_t code[2] = {-1, -1}, period = 0, store = tn_store_of(m, i);
     for (int k = 0; k < n->n_src && k < 2; k++) {
         int32_t from = index_in(m, n->src[k].node);
         code[k] = from >= 0 ? local[from] : outside(m, n->src[k]);
-        if (from >= 0 && local[from] < 0) fail(m, "an op on the results of two parts");
+        if (from >= 0 && local[from] < 0) tn_maker_fail(m, "an op on the results of two parts");
     }
     if (n->n_src > 1 && n->src[1].cols < n->out[0].cols) period = n->src[1].cols;
-    if (n->op == TN_OP_QUANTIZE && store < 0) fail(m, "an int8 result that nobody reads");
+    if (n->op == TN_OP_QUANTIZE && store < 0) tn_maker_fail(m, "an int8 result that nobody reads");
     double f = n->op == TN_OP_SCALE ? (double)n->attr.factor : (double)n->attr.softcap;
     tn_buf_printf(m->head, "{%d,%d,%d,%d,%d,%d,%.17g,%d},", (int)n->op, code[0], code[1], period, n->out[0].cols,
                   store, f, n->op == TN_OP_QUANTIZE ? n->attr.head_dim : 0);
 }
 
+void tn_put_after_ops(tn_maker *m, int32_t core) {
+    int32_t local[TN_LAUNCH_MAX], n_after = 0;
+    tn_buf_str(m->head, "#define AFTER_OPS ");
+    for (int32_t i = 0; i < m->ask->n; i++) local[i] = i == core ? 0 : -1;
+    for (int32_t i = core + 1; i < m->ask->n; i++) {
+        put_after_op(m, i, local);
+        local[i] = ++n_after;
+    }
+    tn_buf_printf(m->head, "\n#define N_AFTER_OPS %d\n", n_after);
+}
+
 /* ---- rows ---- */
 
 /* Parts of the columns for different blocks: only where no op needs more of a row than its own columns. */
-static int32_t column_parts(const maker *m) {
-    int32_t cols = node_at(m, 0)->out[0].cols, parts = cols / 512;
+static int32_t column_parts(const tn_maker *m) {
+    int32_t cols = tn_node_at(m, 0)->out[0].cols, parts = cols / 512;
     for (int32_t i = 0; i < m->ask->n; i++) {
-        const tn_node *n = node_at(m, i);
+        const tn_node *n = tn_node_at(m, i);
         tn_class class = tn_ops[n->op].class;
         if ((class != TN_ELEMENT && class != TN_BLOCK && n->op != TN_OP_EXPERT_SUM) || n->out[0].cols != cols)
             return 1;
@@ -302,10 +291,10 @@ static int32_t column_parts(const maker *m) {
     return parts > 1 && cols % (parts * 32) == 0 ? parts : 1;
 }
 
-static void make_rows(maker *m) {
+static void make_rows(tn_maker *m) {
     int32_t parts = column_parts(m);
-    place_slots(m, parts, 0);
-    put_row_ops(m);
+    tn_place_slots(m, parts, 0);
+    tn_put_row_ops(m);
     m->to->shared_bytes = (size_t)m->slot_floats * 4;
     m->to->grid[0] = (unsigned)m->max_rows;
     m->to->grid[1] = (unsigned)parts;
@@ -319,43 +308,43 @@ typedef struct part_shape {
 } part_shape;
 
 /* Experts that a token chose, whose products stand side by side; 0: products of plain matrices. */
-static int32_t n_chosen(const maker *m) {
+static int32_t n_chosen(const tn_maker *m) {
     for (int32_t i = 0; i < m->ask->n; i++)
-        if (node_at(m, i)->op == TN_OP_MATMUL_ID) return node_at(m, i)->attr.n_used;
+        if (tn_node_at(m, i)->op == TN_OP_MATMUL_ID) return tn_node_at(m, i)->attr.n_used;
     return 0;
 }
 
 /* The activation that all products read. */
-static const tn_src *activation(maker *m) {
+static const tn_src *activation(tn_maker *m) {
     const tn_src *x = NULL;
     for (int32_t i = 0; i < m->ask->n; i++) {
         if (m->form.role[i] != TN_CORE) continue;
-        if (x && !tn_src_same(*x, node_at(m, i)->src[0])) fail(m, "products of different activations");
-        x = &node_at(m, i)->src[0];
+        if (x && !tn_src_same(*x, tn_node_at(m, i)->src[0])) tn_maker_fail(m, "products of different activations");
+        x = &tn_node_at(m, i)->src[0];
     }
     return x;
 }
 
-static part_shape measure_part(const maker *m, int32_t number) {
+static part_shape measure_part(const tn_maker *m, int32_t number) {
     part_shape p = {0};
     for (int32_t i = 0; i < m->ask->n; i++) {
         if (m->form.role[i] == TN_BEFORE || m->form.part[i] != number) continue;
-        p.cols = node_at(m, i)->out[0].cols;
+        p.cols = tn_node_at(m, i)->out[0].cols;
         p.products += m->form.role[i] == TN_CORE;
         p.afters += m->form.role[i] == TN_AFTER;
-        p.quantizes |= node_at(m, i)->op == TN_OP_QUANTIZE;
+        p.quantizes |= tn_node_at(m, i)->op == TN_OP_QUANTIZE;
     }
     return p;
 }
 
-/* Rows of the weight a warp takes: as many as keep the loads in flight in registers, fewer where the blocks would not fill
- * the device; four where results are quantized, since a block's 32 columns are one block of 32 then. */
-static int32_t rows_of_warp(maker *m, const part_shape *part) {
+/* Rows of the weight a lane takes: as many as keep the loads in flight in registers, fewer (but `least`) where the blocks would
+ * not fill the device; four where results are quantized, since a block's 32 columns are one block of 32 then. */
+static int32_t rows_of_lane(tn_maker *m, const part_shape *part, int32_t least) {
     int32_t bits = 4, rows = 4, all = 0;
     bool quantizes = false;
     for (int32_t i = 0; i < m->ask->n; i++)
         if (m->form.role[i] == TN_CORE) {
-            int traits = traits_of(m, node_at(m, i)->src[1]);
+            int traits = traits_of(m, tn_node_at(m, i)->src[1]);
             if (TN_K_LOW(traits) > bits) bits = TN_K_LOW(traits);
         }
     for (int32_t p = 0; p < m->form.n_parts; p++) {
@@ -363,13 +352,13 @@ static int32_t rows_of_warp(maker *m, const part_shape *part) {
         all += part[p].cols * part[p].products;
     }
     if (quantizes) return rows;
-    while (rows > 1 && (rows * bits > 16 || all / (8 * rows) < m->ask->device->n_sm)) rows /= 2;
+    while (rows > least && (rows * bits > 16 || all / (8 * rows) < m->ask->device->n_sm)) rows /= 2;
     return rows;
 }
 
 /* The tables of products, ops on results and parts; `tile` columns of each product a block, where they `share` a tile so many
  * together; at most `cap` blocks a part. */
-static void put_parts(maker *m, part_shape *part, int32_t tile, bool share, int32_t cap) {
+static void put_parts(tn_maker *m, part_shape *part, int32_t tile, bool share, int32_t cap) {
     int32_t local[TN_LAUNCH_MAX], block = 0, product = 0, after = 0, chosen = n_chosen(m);
     int32_t copies =
         chosen && !strcmp(m->to->kernel->entry, "matvec") ? chosen : 1; /* its blocks are those of one token */
@@ -377,11 +366,11 @@ static void put_parts(maker *m, part_shape *part, int32_t tile, bool share, int3
     for (int32_t p = 0; p < m->form.n_parts; p++)
         for (int32_t i = 0; i < m->ask->n; i++) {
             if (m->form.role[i] != TN_CORE || m->form.part[i] != p) continue;
-            int traits = traits_of(m, node_at(m, i)->src[1]);
-            add_weight(m, node_at(m, i)->src[1]);
-            const tn_weight *w = tn_src_weight(m->g, node_at(m, i)->src[1]);
+            int traits = traits_of(m, tn_node_at(m, i)->src[1]);
+            add_weight(m, tn_node_at(m, i)->src[1]);
+            const tn_weight *w = tn_src_weight(m->g, tn_node_at(m, i)->src[1]);
             size_t expert = w->n_expert > 1 ? tn_cuda_matrix_bytes(w) : 0;
-            tn_buf_printf(m->head, "{%d,%d,%zu},", traits, store_of(m, i), expert);
+            tn_buf_printf(m->head, "{%d,%d,%zu},", traits, tn_store_of(m, i), expert);
         }
     tn_buf_str(m->head, "\n#define AFTER_OPS ");
     for (int32_t p = 0; p < m->form.n_parts; p++) {
@@ -419,36 +408,40 @@ typedef struct activations {
 } activations;
 
 /* Where they come from. */
-static activations put_activation(maker *m, const tn_src *x) {
+static activations put_activation(tn_maker *m, const tn_src *x) {
     activations a = {tn_shape_of(m->g, *x)->dtype == TN_Q8, x->cols, 1};
     int32_t inside = index_in(m, x->node), experts = n_chosen(m);
-    const tn_node *n = node_at(m, core_at(m));
+    const tn_node *n = tn_node_at(m, tn_core_at(m));
     if (experts) a.n_in = tn_src_weight(m->g, n->src[1])->n_in, a.rows = x->cols / a.n_in;
-    if (inside >= 0 && a.rows > 1 && a.int8) fail(m, "rows for each expert are quantized in a launch before");
+    if (inside >= 0 && a.rows > 1 && a.int8)
+        tn_maker_fail(m, "rows for each expert are quantized in a launch before");
     tn_buf_printf(m->head, "#define N_IN %d\n#define X_INT8 %d\n#define X_CODE %d\n#define X_ROWS %d\n", a.n_in,
-                  a.int8, inside >= 0 && a.int8 ? 0 : row_operand(m, *x), a.rows);
+                  a.int8, inside >= 0 && a.int8 ? 0 : tn_row_operand(m, *x), a.rows);
     tn_buf_printf(m->head, "#define EXPERTS %d\n#define CHOSEN %d\n", experts,
                   experts ? stored_value(m, n->src[2]) : -1);
     return a;
 }
 
-static void make_matvec(maker *m, part_shape *part, int32_t max_products) {
+/* Tokens go through the tensor cores two by two, with fewer loads in flight where registers are short. */
+static void make_matvec(tn_maker *m, part_shape *part, int32_t max_products) {
     const tn_src *x = activation(m);
-    place_slots(m, 1, 0);
-    put_row_ops(m);
+    tn_place_slots(m, 1, 0);
+    tn_put_row_ops(m);
     activations a = put_activation(m, x);
     size_t blocks = ((size_t)a.n_in + 31) / 32, row = a.int8 ? tn_align_up(blocks * 40, 16) : blocks * 144;
-    int32_t rows = rows_of_warp(m, part), tokens = n_chosen(m) ? 1 : m->max_rows;
-    size_t slots = (size_t)m->slot_floats * 4, shared = 0;
-    for (;; tokens = (tokens + 1) / 2) {
-        shared = slots + (size_t)tokens * (row * (size_t)a.rows + (size_t)max_products * 8 * (size_t)rows * 4);
-        if (shared <= m->ask->device->shared_limit / 2 || tokens == 1) break;
-    }
+    int32_t tokens = n_chosen(m) ? 1 : m->max_rows;
+    bool mma = a.int8 && tokens > 1;
+    int32_t step = mma ? 2 : 1, rows = rows_of_lane(m, part, step);
+    tokens = (tokens + step - 1) / step * step;
+    size_t slots = (size_t)m->slot_floats * 4, limit = m->ask->device->shared_limit / (mma ? 1 : 2);
+    size_t token = row * (size_t)a.rows + (size_t)rows * 4 * (8 * (size_t)max_products + (mma ? TN_K_THREADS : 0));
+    while (tokens > step && slots + (size_t)tokens * token > limit) tokens -= step;
     put_parts(m, part, 8 * rows, false, 4 * m->ask->device->n_sm);
-    tn_buf_printf(m->head, "#define TOKENS %d\n#define ROWS %d\n#define X_AT %d\n#define X_ROW %d\n", tokens, rows,
-                  m->slot_floats, (int)row);
-    tn_buf_printf(m->head, "#define MIN_BLOCKS %d\n#define LOADS %d\n", tokens > 2 ? 1 : 2, MATVEC_LOADS);
-    m->to->shared_bytes = shared;
+    tn_buf_printf(m->head, "#define TOKENS %d\n#define ROWS %d\n#define MMA %d\n#define X_AT %d\n#define X_ROW %d\n",
+                  tokens, rows, mma, m->slot_floats, (int)row);
+    tn_buf_printf(m->head, "#define MIN_BLOCKS %d\n#define LOADS %d\n", a.int8 || tokens <= 2 ? 2 : 1,
+                  mma && rows == 4 ? 4 : MATVEC_LOADS);
+    m->to->shared_bytes = slots + (size_t)tokens * token;
     m->to->grid[2] = (unsigned)((m->max_rows + tokens - 1) / tokens);
 }
 
@@ -458,12 +451,12 @@ typedef struct matmul_tile {
     size_t bytes;
 } matmul_tile;
 
-static matmul_tile tile_of(const maker *m, bool int8, int32_t rows, int32_t tokens) {
+static matmul_tile tile_of(const tn_maker *m, bool int8, int32_t rows, int32_t tokens) {
     size_t r = (size_t)rows, t = (size_t)tokens, stages = 32 * (r + t + 8) * 4, out = t * (r + 4) * 4;
     size_t numbers = 2;
     for (int32_t i = 0; i < m->ask->n; i++)
         if (m->form.role[i] == TN_CORE &&
-            TN_K_SCALE(tn_cuda_traits(tn_src_weight(m->g, node_at(m, i)->src[1])->type)) == TN_K_K16M)
+            TN_K_SCALE(tn_cuda_traits(tn_src_weight(m->g, tn_node_at(m, i)->src[1])->type)) == TN_K_K16M)
             numbers = 4;
     if (int8) stages = 2 * ((r + t) * 144 + (r + t + 8) * 16 * numbers);
     return (matmul_tile){rows, tokens, stages > out ? stages : out};
@@ -471,7 +464,7 @@ static matmul_tile tile_of(const maker *m, bool int8, int32_t rows, int32_t toke
 
 /* The tile with which the busiest multiprocessor has least to do; what a block brings in counts as 20 multiplications an
  * element, shared by the other side of the tile. */
-static matmul_tile choose_tile(const maker *m, const part_shape *part, bool int8) {
+static matmul_tile choose_tile(const tn_maker *m, const part_shape *part, bool int8) {
     matmul_tile best = tile_of(m, int8, 64, 64);
     double least = 0;
     for (int32_t rows = 64; int8 && rows <= 128; rows *= 2)
@@ -490,10 +483,10 @@ static matmul_tile choose_tile(const maker *m, const part_shape *part, bool int8
     return best;
 }
 
-static void make_matmul(maker *m, part_shape *part, int32_t max_products) {
+static void make_matmul(tn_maker *m, part_shape *part, int32_t max_products) {
     const tn_src *x = activation(m);
-    if (max_products > MAX_TILE_PRODUCTS) fail(m, "too many products on one tile of many tokens");
-    place_slots(m, 1, 0);
+    if (max_products > MAX_TILE_PRODUCTS) tn_maker_fail(m, "too many products on one tile of many tokens");
+    tn_place_slots(m, 1, 0);
     matmul_tile tile = choose_tile(m, part, put_activation(m, x).int8);
     put_parts(m, part, tile.rows, true, INT32_MAX);
     tn_buf_printf(m->head, "#define TILE_ROWS %d\n#define TILE_TOKENS %d\n", tile.rows, tile.tokens);
@@ -503,19 +496,19 @@ static void make_matmul(maker *m, part_shape *part, int32_t max_products) {
 }
 
 /* Blocks for every expert, whoever chose it. */
-static void make_experts(maker *m, part_shape *part, int32_t max_products) {
+static void make_experts(tn_maker *m, part_shape *part, int32_t max_products) {
     const tn_src *x = activation(m);
-    place_slots(m, 1, 0);
+    tn_place_slots(m, 1, 0);
     put_activation(m, x);
     put_parts(m, part, EXPERTS_ROWS, false, INT32_MAX);
     int32_t rows = (int32_t)tn_align_up((size_t)m->max_rows, 4);
     tn_buf_printf(m->head, "#define MAX_ROWS %d\n", rows);
     m->to->shared_bytes =
         STAGE_EXPERTS + (size_t)rows * 4 + (size_t)max_products * EXPERTS_TOKENS * (EXPERTS_ROWS + 1) * 4;
-    m->to->grid[1] = (unsigned)tn_src_weight(m->g, node_at(m, core_at(m))->src[1])->n_expert;
+    m->to->grid[1] = (unsigned)tn_src_weight(m->g, tn_node_at(m, tn_core_at(m))->src[1])->n_expert;
 }
 
-static void make_matmuls(maker *m) {
+static void make_matmuls(tn_maker *m) {
     part_shape part[TN_LAUNCH_MAX];
     int32_t max_products = 0;
     for (int32_t p = 0; p < m->form.n_parts; p++) {
@@ -530,110 +523,15 @@ static void make_matmuls(maker *m) {
         make_matmul(m, part, max_products);
 }
 
-/* ---- attend ---- */
-
-static void put_cache(maker *m, const tn_attr *a) {
-    const tn_memory *memory = m->ask->memory;
-    if (memory) m->to->args.cache = memory->states[a->index];
-    tn_buf_printf(m->head, "#define KV_TYPE %d\n#define KV_HEADS %d\n#define KV_K_DIM %d\n#define KV_V_DIM %d\n",
-                  memory ? (int)memory->kv_type : (int)TN_KV_F16, a->n_kv, a->head_dim, a->v_dim);
-}
-
-/* Shared memory of attend_tile: the cache's stages, of wide heads the queries too; in the end the result. */
-static size_t attend_tile_bytes(const tn_attr *a) {
-    bool wide = a->head_dim > 128 || a->v_dim > 128; /* as the kernel has it */
-    size_t rows = 16 * TN_K_WARPS, at_once = wide ? 32 : TN_K_PAGE, k_ld = (size_t)a->head_dim + 8;
-    size_t work = 2 * at_once * (k_ld + (size_t)a->v_dim + 8) * 2 + (wide ? 2 * rows * k_ld * 2 : 0);
-    size_t out = rows * ((size_t)a->v_dim + 4) * 4;
-    return work > out ? work : out;
-}
-
-/* Whether the tensor cores' kernels do it: a cache of halves, heads of dimensions that fill their registers and not more. */
-static bool halves_fit(const maker *m) {
-    const tn_attr *a = &node_at(m, core_at(m))->attr;
-    bool tile = m->max_rows > MATVEC_ROWS;
-    int32_t widest = tile ? 256 : 128;
-    if (tile && attend_tile_bytes(a) > m->ask->device->shared_limit) return false;
-    return (!m->ask->memory || m->ask->memory->kv_type == TN_KV_F16) && a->head_dim % 32 == 0 && a->v_dim % 64 == 0 &&
-           a->head_dim <= widest && a->v_dim <= widest && a->n_head / a->n_kv <= 8;
-}
-
-/* The ops on the result of the one core. */
-static void put_after_ops(maker *m, int32_t core) {
-    int32_t local[TN_LAUNCH_MAX], n_after = 0;
-    tn_buf_str(m->head, "#define AFTER_OPS ");
-    for (int32_t i = 0; i < m->ask->n; i++) local[i] = i == core ? 0 : -1;
-    for (int32_t i = core + 1; i < m->ask->n; i++) {
-        put_after_op(m, i, local);
-        local[i] = ++n_after;
-    }
-    tn_buf_printf(m->head, "\n#define N_AFTER_OPS %d\n", n_after);
-}
-
-/* What all attention kernels are told. */
-static void put_attention(maker *m) {
-    int32_t core = core_at(m);
-    const tn_node *n = node_at(m, core);
-    const tn_attr *a = &n->attr;
-    put_row_ops(m);
-    int32_t q = row_operand(m, n->src[0]);
-    put_after_ops(m, core);
-    tn_buf_printf(m->head, "#define GROUP %d\n#define Q_CODE %d\n#define WINDOW %d\n", a->n_head / a->n_kv, q,
-                  a->window);
-    tn_buf_printf(m->head, "#define FACTOR %.9ef\n#define SOFTCAP %.9ef\n#define CORE_STORE %d\n", (double)a->factor,
-                  (double)a->softcap, store_of(m, core));
-    m->to->grid[1] = (unsigned)a->n_kv;
-}
-
-static void make_attend_tile(maker *m) {
-    const tn_attr *a = &node_at(m, core_at(m))->attr;
-    int32_t tokens = 16 * TN_K_WARPS / (a->n_head / a->n_kv);
-    for (int32_t i = 0; i < m->ask->n; i++) {
-        if (m->form.role[i] == TN_BEFORE)
-            fail(m, "too many tokens to make the heads where they are read: once, before");
-        if (node_at(m, i)->op == TN_OP_QUANTIZE) /* measured: 1.4 % of a prompt's time on Llama-3.2-3B */
-            fail(m, "many tokens are quantized faster in a launch of their own");
-    }
-    put_attention(m);
-    m->to->shared_bytes = attend_tile_bytes(a);
-    m->to->grid[0] = (unsigned)((m->max_rows + tokens - 1) / tokens);
-}
-
-/* Shares of the context fill the device once, each with work for all warps. */
-static void make_attend(maker *m) {
-    const tn_attr *a = &node_at(m, core_at(m))->attr;
-    bool mma = m->to->kernel->act == TN_CUDA_HALF;
-    int32_t group = a->n_head / a->n_kv, rows = m->max_rows, splits = 1, units = mma ? TN_K_WARPS : 2;
-    int32_t resident = mma && a->v_dim > 64 ? 1 : 2, out = group * a->v_dim;
-    if (group > MAX_ATTEND_GROUP) fail(m, "more than 16 query heads share a kv head");
-    if (out % 4) fail(m, "a head of odd size");
-    if (rows <= MATVEC_ROWS) splits = resident * m->ask->device->n_sm / (a->n_kv * rows);
-    splits = splits < 1 ? 1 : splits > MAX_SPLITS ? MAX_SPLITS : splits;
-    place_slots(m, a->n_kv, 0);
-    put_attention(m);
-    int32_t red = mma ? TN_K_WARPS * out : 16 * a->v_dim < 4096 ? 16 * a->v_dim : 4096;
-    if (red < out) red = out;
-    if (red < 4 * TN_K_THREADS) red = 4 * TN_K_THREADS;
-    tn_buf_printf(m->head, "#define MMA %d\n#define SPLITS %d\n#define MIN_UNITS %d\n#define WORK_AT %d\n", mma,
-                  splits, units, m->slot_floats);
-    m->to->shared_bytes = (size_t)(m->slot_floats + group * (a->head_dim + 64 + 3) + out + red + 16) * 4;
-    if (splits > 1) {
-        m->to->counters = (size_t)(rows * a->n_kv);
-        m->to->partial_bytes = m->to->counters * (size_t)splits * tn_align_up((size_t)(out + 2 * group), 4) * 4;
-    }
-    m->to->grid[0] = (unsigned)rows;
-    m->to->grid[2] = (unsigned)splits;
-}
-
 /* ---- argmax ---- */
 
-static void make_argmax(maker *m) {
-    const tn_node *n = node_at(m, 0);
+static void make_argmax(tn_maker *m) {
+    const tn_node *n = tn_node_at(m, 0);
     int32_t cols = n->src[0].cols, shares = (cols + ARGMAX_COLUMNS - 1) / ARGMAX_COLUMNS;
-    if (m->ask->n > 1) fail(m, "an argmax is a launch of its own");
+    if (m->ask->n > 1) tn_maker_fail(m, "an argmax is a launch of its own");
     tn_buf_printf(m->head,
                   "#define COLS %d\n#define EACH %d\n#define SHARES %d\n#define INPUT %d\n#define OUTPUT %d\n", cols,
-                  ARGMAX_COLUMNS, shares, -1 - outside(m, n->src[0]), store_of(m, 0));
+                  ARGMAX_COLUMNS, shares, -1 - outside(m, n->src[0]), tn_store_of(m, 0));
     m->to->partial_bytes = (size_t)m->max_rows * (size_t)shares * 8;
     m->to->counters = (size_t)m->max_rows;
     m->to->grid[0] = (unsigned)shares;
@@ -642,17 +540,17 @@ static void make_argmax(maker *m) {
 
 /* ---- best ---- */
 
-static void make_best(maker *m) {
-    const tn_node *n = node_at(m, 0);
+static void make_best(tn_maker *m) {
+    const tn_node *n = tn_node_at(m, 0);
     int32_t cols = n->src[0].cols, each = (cols + BEST_SHARES - 1) / BEST_SHARES;
     each = each > BEST_COLUMNS ? (int32_t)tn_align_up((size_t)each, TN_K_THREADS) : BEST_COLUMNS;
     int32_t shares = (cols + each - 1) / each, best = n->out[0].cols;
-    if (m->ask->n > 1) fail(m, "the best of a row are a launch of their own");
-    if (best > TN_K_THREADS) fail(m, "more of the best than a block has threads");
+    if (m->ask->n > 1) tn_maker_fail(m, "the best of a row are a launch of their own");
+    if (best > TN_K_THREADS) tn_maker_fail(m, "more of the best than a block has threads");
     tn_buf_printf(m->head, "#define COLS %d\n#define EACH %d\n#define SHARES %d\n#define BEST %d\n", cols, each,
                   shares, best);
     tn_buf_printf(m->head, "#define INPUT %d\n#define IDS %d\n#define NUMBERS %d\n", -1 - outside(m, n->src[0]),
-                  store_of(m, 0), store_output(m, 0, 1));
+                  tn_store_of(m, 0), store_output(m, 0, 1));
     m->to->partial_bytes = (size_t)m->max_rows * (size_t)shares * (size_t)best * 8;
     m->to->counters = (size_t)m->max_rows;
     m->to->grid[0] = (unsigned)shares;
@@ -661,10 +559,10 @@ static void make_best(maker *m) {
 
 /* ---- scan ---- */
 
-static void make_conv1d(maker *m, int32_t core) {
-    const tn_node *n = node_at(m, core);
+static void make_conv1d(tn_maker *m, int32_t core) {
+    const tn_node *n = tn_node_at(m, core);
     int32_t cols = n->out[0].cols, chunk = m->g->one_token ? 1 : CONV_CHUNK;
-    put_after_ops(m, core);
+    tn_put_after_ops(m, core);
     tn_buf_printf(m->head,
                   "#define COLS %d\n#define TAPS %d\n#define INPUT %d\n#define WEIGHTS %d\n#define CHUNK %d\n", cols,
                   n->attr.kernel, -1 - outside(m, n->src[1]), -1 - outside(m, n->src[2]), chunk);
@@ -673,21 +571,23 @@ static void make_conv1d(maker *m, int32_t core) {
 }
 
 /* A block takes a whole head where ops follow on it, else columns that many blocks share. */
-static void make_delta_net(maker *m, int32_t core) {
-    const tn_node *n = node_at(m, core);
+static void make_delta_net(tn_maker *m, int32_t core) {
+    const tn_node *n = tn_node_at(m, core);
     const tn_attr *a = &n->attr;
     bool one = m->g->one_token;
     int32_t columns = (one && a->v_dim <= TN_K_THREADS) || a->v_dim % 32 ? a->v_dim : 32,
             chunk = one ? 1 : DELTA_CHUNK;
-    if (m->ask->n > 1 && !one) fail(m, "many tokens: what surrounds the recurrence runs once, before and after");
-    if (m->ask->n > 1 && columns < a->v_dim) fail(m, "a head of too many columns for ops on it");
-    if (columns > TN_K_THREADS || a->head_dim % 4) fail(m, "no kernel for heads of this size");
+    if (m->ask->n > 1 && !one)
+        tn_maker_fail(m, "many tokens: what surrounds the recurrence runs once, before and after");
+    if (m->ask->n > 1 && columns < a->v_dim) tn_maker_fail(m, "a head of too many columns for ops on it");
+    if (columns > TN_K_THREADS || a->head_dim % 4) tn_maker_fail(m, "no kernel for heads of this size");
     for (int32_t i = 0; i < core; i++)
-        if (node_at(m, i)->out[0].cols != a->n_kv * a->head_dim) fail(m, "an op on v before the recurrence");
-    place_slots(m, a->n_kv, a->n_head);
-    put_row_ops(m);
+        if (tn_node_at(m, i)->out[0].cols != a->n_kv * a->head_dim)
+            tn_maker_fail(m, "an op on v before the recurrence");
+    tn_place_slots(m, a->n_kv, a->n_head);
+    tn_put_row_ops(m);
     static const char *const codes[] = {"Q_CODE", "K_CODE", "V_CODE", "G_CODE", "B_CODE"};
-    for (int k = 0; k < 5; k++) tn_buf_printf(m->head, "#define %s %d\n", codes[k], row_operand(m, n->src[k + 1]));
+    for (int k = 0; k < 5; k++) tn_buf_printf(m->head, "#define %s %d\n", codes[k], tn_row_operand(m, n->src[k + 1]));
     int32_t stage = (int32_t)tn_align_up((size_t)(2 * a->head_dim + columns + 2), 4);
     tn_buf_printf(m->head, "#define HEADS %d\n#define K_HEADS %d\n#define K_DIM %d\n#define V_DIM %d\n", a->n_head,
                   a->n_kv, a->head_dim, a->v_dim);
@@ -699,14 +599,14 @@ static void make_delta_net(maker *m, int32_t core) {
     m->to->grid[1] = (unsigned)a->n_head;
 }
 
-static void make_scan(maker *m) {
-    int32_t core = core_at(m);
-    const tn_node *n = node_at(m, core);
+static void make_scan(tn_maker *m) {
+    int32_t core = tn_core_at(m);
+    const tn_node *n = tn_node_at(m, core);
     const tn_memory *memory = m->ask->memory;
     if (memory) m->to->args.cache = memory->states[n->attr.index];
     m->to->grid[2] = (unsigned)(m->g->one_token ? m->max_rows : memory ? memory->n_seq : 1);
     tn_buf_printf(m->head, "#define CORE OP_%s\n#define ONE_TOKEN %d\n#define CORE_STORE %d\n", op_names[n->op],
-                  m->g->one_token, store_of(m, core));
+                  m->g->one_token, tn_store_of(m, core));
     if (n->op == TN_OP_CONV1D)
         make_conv1d(m, core);
     else
@@ -724,18 +624,25 @@ static bool has_row_op(tn_op op) {
     }
 }
 
+static void put_cache(tn_maker *m, const tn_attr *a) {
+    const tn_memory *memory = m->ask->memory;
+    if (memory) m->to->args.cache = memory->states[a->index];
+    tn_buf_printf(m->head, "#define KV_TYPE %d\n#define KV_HEADS %d\n#define KV_K_DIM %d\n#define KV_V_DIM %d\n",
+                  memory ? (int)memory->kv_type : (int)TN_KV_F16, a->n_kv, a->head_dim, a->v_dim);
+}
+
 /* Numbers of the ops, the step's count that the rows are, the cache. */
-static void put_common(maker *m) {
+static void put_common(tn_maker *m) {
     int count = 0;
     m->max_rows = m->g->max_tokens;
     for (int op = 0; op < TN_OP_COUNT; op++) tn_buf_printf(m->head, "#define OP_%s %d\n", op_names[op], op);
     for (int32_t i = 0; i < m->ask->n; i++) {
-        const tn_node *n = node_at(m, i);
+        const tn_node *n = tn_node_at(m, i);
         if (n->out[0].rows == TN_ROWS_OUTPUTS) count = 1, m->max_rows = m->g->max_outputs;
     }
     for (int32_t i = 0; i < m->ask->n; i++)
-        if (node_at(m, i)->op == TN_OP_KV_WRITE || node_at(m, i)->op == TN_OP_ATTENTION) {
-            put_cache(m, &node_at(m, i)->attr);
+        if (tn_node_at(m, i)->op == TN_OP_KV_WRITE || tn_node_at(m, i)->op == TN_OP_ATTENTION) {
+            put_cache(m, &tn_node_at(m, i)->attr);
             break;
         }
     tn_buf_printf(m->head, "#define COUNT %d\n", count);
@@ -754,16 +661,16 @@ static tn_cuda_core core_of(tn_op op) {
     }
 }
 
-static const tn_cuda_kernel *choose(const maker *m) {
+static const tn_cuda_kernel *choose(const tn_maker *m) {
     tn_cuda_act act = TN_CUDA_F32;
     tn_cuda_core core = TN_CUDA_ROWS;
     for (int32_t i = 0; i < m->ask->n; i++) {
-        const tn_node *n = node_at(m, i);
+        const tn_node *n = tn_node_at(m, i);
         if (m->form.role[i] != TN_CORE && n->op != TN_OP_ARGMAX && n->op != TN_OP_BEST) continue;
         core = core_of(n->op);
         if (tn_ops[n->op].class == TN_MATMUL && tn_shape_of(m->g, n->src[0])->dtype == TN_Q8) act = TN_CUDA_INT8;
     }
-    if (core == TN_CUDA_ATTENTION && halves_fit(m)) act = TN_CUDA_HALF;
+    if (core == TN_CUDA_ATTENTION && tn_attend_halves_fit(m)) act = TN_CUDA_HALF;
     for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++) {
         const tn_cuda_kernel *k = &kernels[i];
         if (k->core == core && (k->act == TN_CUDA_ANY || k->act == act) &&
@@ -773,7 +680,7 @@ static const tn_cuda_kernel *choose(const maker *m) {
     return NULL;
 }
 
-static void make_rows_or_choice(maker *m) {
+static void make_rows_or_choice(tn_maker *m) {
     switch (m->to->kernel->core) {
     case TN_CUDA_ARGMAX: make_argmax(m); break;
     case TN_CUDA_BEST: make_best(m); break;
@@ -783,7 +690,7 @@ static void make_rows_or_choice(maker *m) {
 
 const char *tn_cuda_build(tn_cuda_launch *launch, const tn_cuda_ask *ask, tn_buf *head) {
     static const tn_form_limits limits = {has_row_op, ROWS_BEFORE};
-    maker m = {.ask = ask, .g = ask->graph, .to = launch, .head = head};
+    tn_maker m = {.ask = ask, .g = ask->graph, .to = launch, .head = head};
     *launch = (tn_cuda_launch){.grid = {1, 1, 1}};
     const char *why = tn_form_of(&m.form, m.g, ask->nodes, ask->n, &limits);
     if (why) return why;
@@ -793,7 +700,7 @@ const char *tn_cuda_build(tn_cuda_launch *launch, const tn_cuda_ask *ask, tn_buf
     switch (m.form.kind) {
     case TN_FORM_ROWS: make_rows_or_choice(&m); break;
     case TN_FORM_MATMULS: make_matmuls(&m); break;
-    case TN_FORM_ATTEND: strcmp(launch->kernel->entry, "attend") ? make_attend_tile(&m) : make_attend(&m); break;
+    case TN_FORM_ATTEND: tn_make_attend(&m); break;
     case TN_FORM_SCAN: make_scan(&m); break;
     }
     if (!m.why && launch->shared_bytes > ask->device->shared_limit) m.why = "the rows do not fit into shared memory";

@@ -16,7 +16,7 @@ struct tn_device {
     tn_rtc rtc;
     tn_pool *pool;
     int ordinal, arch; /* 90: sm_90 */
-    int n_sm;
+    int n_sm, sm_threads;
     size_t shared_limit; /* of a block */
     void *context, *stream;
     uint64_t packed; /* all weights, in execution order */
@@ -38,7 +38,8 @@ struct tn_memory {
     tn_kv_type kv_type;
     uint64_t arena;
     size_t arena_bytes;
-    uint64_t chosen; /* what the last step chose, row by row; programs of this memory go on from it */
+    uint64_t chosen;  /* what the last step chose, row by row; programs of this memory go on from it */
+    int32_t n_chosen; /* rows of that step; 0: it chose nothing */
 };
 
 /* ---- what a launch becomes: build.c ---- */
@@ -110,6 +111,7 @@ char *tn_cuda_cache_dir(void);
 /* ---- programs: program.c ---- */
 
 enum { TN_CUDA_AHEAD = 2 }; /* steps that may be outstanding */
+enum { TN_CUDA_FEW = 8 };   /* tokens that cost about as much as one */
 
 tn_status tn_cuda_compile(tn_device *device, const tn_plan *plan, tn_memory *memory, tn_program **program,
                           tn_error *err);
@@ -117,6 +119,12 @@ void tn_cuda_free_program(tn_device *device, tn_program **program);
 tn_status tn_cuda_submit(tn_program *program, const tn_step_input *step, int want, tn_error *err);
 tn_status tn_cuda_wait(tn_program *program, tn_result *result, tn_error *err);
 tn_status tn_cuda_profile(tn_program *program, const tn_step_input *step, tn_launch_time *times, tn_error *err);
+
+/* ---- weights: weights.c ---- */
+
+/* As in tn_backend. */
+tn_status tn_cuda_put_weights(tn_device *device, const tn_weight *const *weights, int32_t n, tn_stored_fn *done,
+                              void *data, tn_error *err);
 
 /* ---- the device: device.c ---- */
 

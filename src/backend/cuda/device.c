@@ -9,6 +9,15 @@
 
 /* ---- open ---- */
 
+static int count_devices(void) {
+    int n = 0;
+    tn_cu cu;
+    if (tn_cu_load(&cu, NULL) != TN_OK) return 0;
+    if (cu.init(0) || cu.device_count(&n)) n = 0;
+    tn_cu_unload(&cu);
+    return n;
+}
+
 static tn_status choose_ordinal(tn_device *d, const char *variant, tn_error *err) {
     int n = 0, device = 0;
     tn_status status = tn_cu_check(&d->cu, d->cu.init(0), "starting the driver", err);
@@ -46,6 +55,7 @@ static tn_status read_device(tn_device *d, tn_error *err) {
     int failed = cu->device_attribute(&major, TN_CU_MAJOR, d->ordinal);
     if (!failed) failed = cu->device_attribute(&minor, TN_CU_MINOR, d->ordinal);
     if (!failed) failed = cu->device_attribute(&d->n_sm, TN_CU_SM_COUNT, d->ordinal);
+    if (!failed) failed = cu->device_attribute(&d->sm_threads, TN_CU_SM_THREADS, d->ordinal);
     if (!failed) failed = cu->device_attribute(&shared, TN_CU_SHARED_OPTIN, d->ordinal);
     if (!failed) failed = cu->device_name(name, sizeof name, d->ordinal);
     d->arch = major * 10 + minor;
@@ -62,6 +72,7 @@ static bool holds(tn_type type) {
 static void fill_caps(tn_device *d) {
     tn_caps_add_types(&d->caps, holds);
     d->caps.align = 256;
+    d->caps.few = TN_CUDA_FEW;
     d->caps.ahead = TN_CUDA_AHEAD;
 }
 
@@ -157,74 +168,6 @@ tn_status tn_cuda_alloc(tn_device *d, size_t bytes, const char *what, uint64_t *
                    (double)bytes / (1 << 20), (double)available / (1 << 20), (double)total / (1 << 20));
 }
 
-static bool is_vector(const tn_weight *w) {
-    return w->elements;
-}
-
-static size_t packed_bytes(const tn_weight *w) {
-    return is_vector(w) ? tn_align_up(w->bytes, 256) : tn_cuda_matrix_bytes(w) * (size_t)w->n_expert;
-}
-
-typedef struct pack_call {
-    const tn_weight *w;
-    void *to;
-} pack_call;
-
-static void pack_share(void *arg, int i, int n) {
-    const pack_call *c = arg;
-    int64_t fours = (c->w->n_out / c->w->n_expert + 3) / 4, all = fours * c->w->n_expert, end = all * (i + 1) / n;
-    for (int64_t at = all * i / n, next; at < end;
-         at = next) { /* fours of rows of all experts, one after the other */
-        int64_t expert = at / fours, last = (expert + 1) * fours;
-        next = last < end ? last : end;
-        tn_cuda_pack(c->w, (int32_t)expert, (int32_t)(at - expert * fours), (int32_t)(next - expert * fours),
-                     (char *)c->to + (size_t)expert * tn_cuda_matrix_bytes(c->w));
-    }
-}
-
-/* One weight into the arena at `at`, by way of `host`. */
-static tn_status put_weight(tn_device *d, int32_t i, const tn_weight *w, uint64_t at, void *host, tn_error *err) {
-    size_t bytes = packed_bytes(w);
-    memset(host, 0, bytes);
-    if (is_vector(w)) {
-        size_t row = w->bytes / (size_t)w->n_out;
-        for (int32_t r = 0; r < w->n_out; r++) memcpy((char *)host + (size_t)r * row, tn_weight_row(w, r), row);
-        d->weights[i] = (tn_k_weight){.low = at};
-    } else {
-        tn_cuda_planes p = tn_cuda_planes_of(tn_cuda_traits(w->type), w->n_out / w->n_expert, w->n_in);
-        tn_pool_run(d->pool, pack_share, &(pack_call){w, host});
-        d->weights[i] = (tn_k_weight){at + p.low, at + p.high, at + p.scale, at + p.super};
-    }
-    return tn_cu_check(&d->cu, d->cu.to_device(at, host, bytes), "copying weights", err);
-}
-
-static tn_status put_weights(tn_device *d, const tn_weight *const *weights, int32_t n,
-                             void (*done)(void *data, int32_t weight, double share), void *data, tn_error *err) {
-    size_t largest = 0, at = 0;
-    for (int32_t i = 0; i < n; i++) {
-        if (tn_cuda_traits(weights[i]->type) < 0)
-            return tn_fail(err, TN_ERR_INPUT, "cuda: no layout for the type of %s", weights[i]->name);
-        size_t bytes = packed_bytes(weights[i]);
-        d->packed_bytes += bytes;
-        if (bytes > largest) largest = bytes;
-    }
-    if (!tn_cuda_is_real(d)) return TN_OK;
-    d->weights = tn_alloc_zero((size_t)n, sizeof *d->weights);
-    d->n_weights = n;
-    if (!d->weights) return tn_fail_memory(err);
-    tn_status status = tn_cu_check(&d->cu, d->cu.context_set(d->context), "using the device", err);
-    if (status == TN_OK) status = tn_cuda_alloc(d, d->packed_bytes, "the weights", &d->packed, err);
-    void *host = status == TN_OK ? tn_alloc_pages(largest) : NULL;
-    if (status == TN_OK && !host) status = tn_fail_memory(err);
-    for (int32_t i = 0; i < n && status == TN_OK; i++) {
-        status = put_weight(d, i, weights[i], d->packed + at, host, err);
-        at += packed_bytes(weights[i]);
-        if (done && status == TN_OK) done(data, i, (double)at / (double)d->packed_bytes);
-    }
-    if (host) tn_free_pages(host, largest);
-    return status;
-}
-
 static uint64_t weight_bytes(const tn_device *d) {
     return d->packed_bytes;
 }
@@ -302,8 +245,9 @@ const tn_backend tn_backend_cuda = {
     .close = device_close,
     .caps = device_caps,
     .facts = tn_cuda_facts,
+    .count = count_devices,
     .find_kernel = tn_cuda_find_kernel,
-    .put_weights = put_weights,
+    .put_weights = tn_cuda_put_weights,
     .weight_bytes = weight_bytes,
     .state_bytes = state_bytes,
     .make_memory = make_memory,

@@ -28,13 +28,21 @@ static bool has_super(int traits) {
     return TN_K_LOW(traits) < 16 && TN_K_SCALE(traits) >= TN_K_KM;
 }
 
+tn_cuda_planes tn_cuda_row_planes(int traits, int32_t n_in) {
+    size_t blocks = ((size_t)n_in + 31) / 32;
+    return (tn_cuda_planes){.low = blocks * 4 * (size_t)TN_K_LOW(traits),
+                            .high = blocks * 4 * (size_t)TN_K_HIGH(traits),
+                            .scale = blocks * scale_bytes(traits),
+                            .super = has_super(traits) ? blocks / 8 * 4 : 0};
+}
+
 tn_cuda_planes tn_cuda_planes_of(int traits, int32_t n_out, int32_t n_in) {
-    size_t rows = tn_align_up((size_t)n_out, 32), blocks = ((size_t)n_in + 31) / 32;
-    tn_cuda_planes p = {0};
-    p.high = rows * blocks * 4 * (size_t)TN_K_LOW(traits);
-    p.scale = p.high + rows * blocks * 4 * (size_t)TN_K_HIGH(traits);
-    p.super = tn_align_up(p.scale + rows * blocks * scale_bytes(traits), 16);
-    p.bytes = tn_align_up(p.super + (has_super(traits) ? rows * (blocks / 8) * 4 : 0), 256);
+    size_t rows = tn_align_up((size_t)n_out, 32);
+    tn_cuda_planes row = tn_cuda_row_planes(traits, n_in), p = {0};
+    p.high = rows * row.low;
+    p.scale = p.high + rows * row.high;
+    p.super = tn_align_up(p.scale + rows * row.scale, 16);
+    p.bytes = tn_align_up(p.super + rows * row.super, 256);
     return p;
 }
 
@@ -195,12 +203,12 @@ static void pack_float_row(const tn_weight *w, const uint8_t *from, int traits, 
     }
 }
 
-void tn_cuda_pack(const tn_weight *w, int32_t expert, int32_t begin, int32_t end, void *to) {
+void tn_cuda_pack(const tn_weight *w, const tn_cuda_rows *rows, int32_t begin, int32_t end, void *to) {
     int traits = tn_cuda_traits(w->type);
-    int32_t rows = w->n_out / w->n_expert;
-    tn_cuda_planes planes = tn_cuda_planes_of(traits, rows, w->n_in);
-    for (int32_t row = 4 * begin; row < 4 * end && row < rows; row++) {
-        const uint8_t *from = tn_weight_row(w, expert * rows + row);
+    int32_t first = rows->expert * (w->n_out / w->n_expert) + rows->first;
+    tn_cuda_planes planes = tn_cuda_planes_of(traits, rows->n, w->n_in);
+    for (int32_t row = 4 * begin; row < 4 * end && row < rows->n; row++) {
+        const uint8_t *from = tn_weight_row(w, first + row);
         if (TN_K_LOW(traits) >= 16)
             pack_float_row(w, from, traits, (size_t)row, to);
         else

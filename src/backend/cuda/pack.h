@@ -25,7 +25,15 @@ tn_cuda_planes tn_cuda_planes_of(int traits, int32_t n_out, int32_t n_in);
 /* Bytes of a weight's matrix; of that of one expert: the others follow it. */
 size_t tn_cuda_matrix_bytes(const tn_weight *w);
 
-/* Packs rows [4 begin, 4 end) of an expert (0: there is but one) into its zeroed matrix at `to`. */
-void tn_cuda_pack(const tn_weight *w, int32_t expert, int32_t begin, int32_t end, void *to);
+/* The bytes of one row in each of them. */
+tn_cuda_planes tn_cuda_row_planes(int traits, int32_t n_in);
+
+/* Rows [first, first + n) of an expert (0: there is but one) as a matrix of their own. */
+typedef struct tn_cuda_rows {
+    int32_t expert, first, n;
+} tn_cuda_rows;
+
+/* Packs rows [4 begin, 4 end) of these into their zeroed matrix at `to`. */
+void tn_cuda_pack(const tn_weight *w, const tn_cuda_rows *rows, int32_t begin, int32_t end, void *to);
 
 #endif

@@ -1,7 +1,9 @@
-/* Programs: the launches of a plan, compiled and captured into one graph. Submitting a step enqueues the copy of its inputs, the
- * graph, and the copies of what is wanted of it; an event tells that they are done. Positions, lengths and page tables lie
- * in device memory, so the graph is captured once, and a step may be enqueued while the one before it runs. */
+/* Programs: the launches of a plan, compiled and captured into a graph, one for each set of results that is wanted. Submitting
+ * a step enqueues the copy of its inputs, the graph, and the copies of what is wanted of it; an event tells that they are done.
+ * Positions, lengths and page tables lie in device memory, so a graph is captured once, and a step may be enqueued while the
+ * one before it runs. */
 #include "backend/cuda/cuda.h"
+#include "base/clock.h"
 #include "base/mem.h"
 
 #include <string.h>
@@ -312,6 +314,9 @@ tn_status tn_cuda_submit(tn_program *p, const tn_step_input *in, int want, tn_er
     slot *s = &p->slots[p->submitted % TN_CUDA_AHEAD];
     const tn_shape *out = &g->nodes[g->output].out[0];
     size_t rows = (size_t)(out->rows == TN_ROWS_OUTPUTS ? in->n_outputs : in->n_tokens);
+    for (int32_t t = p->memory->n_chosen; t < in->n_tokens; t++)
+        if (in->ids[t] == TN_ID_CHOSEN)
+            return tn_fail(err, TN_ERR_INTERNAL, "cuda: the step before chose no token in row %d", t);
     s->want = want & ~(g->choice ? 0 : TN_WANT_CHOSEN) & ~(g->best ? 0 : TN_WANT_BEST);
     tn_status status = make_graph(p, s->want, err);
     if (status != TN_OK) return status;
@@ -319,7 +324,10 @@ tn_status tn_cuda_submit(tn_program *p, const tn_step_input *in, int want, tn_er
     if (result == 0) result = cu->graph_launch(p->graph[graph_of(s->want)], d->stream);
     if (result == 0) result = fetch_results(p, s, rows);
     if (result == 0) result = cu->event_record(s->done, d->stream);
-    if (result == 0) p->submitted++;
+    if (result == 0) {
+        p->submitted++;
+        p->memory->n_chosen = s->want & TN_WANT_CHOSEN ? (int32_t)rows : 0;
+    }
     return lose(d, result, "starting a step", err);
 }
 
@@ -342,24 +350,44 @@ tn_status tn_cuda_wait(tn_program *p, tn_result *result, tn_error *err) {
 enum { QUEUE = 256 }; /* launches that are surely enqueued while the device is held back */
 
 /* The device is held until launches stand in its queue, so that what lies between two events is the launch and not the host. */
-static int enqueue_timed(tn_program *p, void **events, volatile uint32_t *gate) {
+static int enqueue_timed(tn_program *p, void **events, volatile uint32_t *gate, double *began) {
     const tn_cu *cu = &p->device->cu;
     void *stream = p->device->stream;
     *gate = 0;
+    *began = tn_seconds();
     int result = cu->stream_hold(stream, (uint64_t)(uintptr_t)gate, 1, 0 /* >= */);
     bool held = result == 0;
     result = cu->event_record(events[0], stream);
     for (int32_t i = 0; i < p->n && result == 0; i++) {
-        if (held && i == QUEUE) *gate = 1;
+        if (held && i == QUEUE) {
+            *began = tn_seconds();
+            *gate = 1;
+        }
         result = launch_one(p, i, false);
         if (result == 0) result = cu->event_record(events[i + 1], stream);
     }
+    if (held && p->n <= QUEUE) *began = tn_seconds();
     *gate = 1;
     int end = cu->stream_wait(stream);
     return result ? result : end;
 }
 
+/* What a launch's kernel takes of a multiprocessor. */
+static int measure_kernel(const tn_program *p, int32_t i, tn_launch_time *to) {
+    const tn_cu *cu = &p->device->cu;
+    const tn_cuda_launch *l = &p->launch[i];
+    int blocks = 0, registers = 0, shared = 0;
+    int result = cu->function_get(&registers, TN_CU_REGISTERS, l->function);
+    if (result == 0) result = cu->function_get(&shared, TN_CU_SHARED_STATIC, l->function);
+    if (result == 0) result = cu->function_blocks(&blocks, l->function, TN_K_THREADS, l->shared_bytes);
+    to->registers = registers;
+    to->shared_bytes = shared + (int32_t)l->shared_bytes;
+    to->occupancy = (double)blocks * TN_K_THREADS / p->device->sm_threads;
+    return result;
+}
+
 tn_status tn_cuda_profile(tn_program *p, const tn_step_input *in, tn_launch_time *times, tn_error *err) {
+    double entered = tn_seconds();
     tn_device *d = p->device;
     const tn_cu *cu = &d->cu;
     if (!tn_cuda_is_real(d)) return tn_fail(err, TN_ERR_UNAVAILABLE, "cuda:plan runs nothing");
@@ -370,12 +398,15 @@ tn_status tn_cuda_profile(tn_program *p, const tn_step_input *in, tn_launch_time
     int result = send_step(p, p->slots[0].step, in);
     for (int32_t i = 0; i <= p->n && result == 0; i++) result = cu->event_create(&events[i], TN_CU_EVENT_TIMED);
     if (result == 0) result = cu->stream_wait(d->stream);
-    if (result == 0) result = enqueue_timed(p, events, (volatile uint32_t *)p->slots[1].step);
+    double began = 0;
+    if (result == 0) result = enqueue_timed(p, events, (volatile uint32_t *)p->slots[1].step, &began);
+    double from = began - entered; /* the first event is passed when the host lets it */
     for (int32_t i = 0; i < p->n && result == 0; i++) {
         float start = 0, end = 0;
         result = cu->event_elapsed(&start, events[0], events[i]);
         if (result == 0) result = cu->event_elapsed(&end, events[0], events[i + 1]);
-        times[i] = (tn_launch_time){(double)start * 1e-3, (double)end * 1e-3};
+        times[i] = (tn_launch_time){.start = from + (double)start * 1e-3, .end = from + (double)end * 1e-3};
+        if (result == 0) result = measure_kernel(p, i, &times[i]);
     }
     for (int32_t i = 0; i <= p->n; i++)
         if (events[i]) cu->event_destroy(events[i]);

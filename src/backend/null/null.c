@@ -42,8 +42,8 @@ static const char *null_find_kernel(const void *device, const tn_graph *g, const
     return NULL;
 }
 
-static tn_status null_put_weights(tn_device *d, const tn_weight *const *weights, int32_t n,
-                                  void (*done)(void *data, int32_t weight, double share), void *data, tn_error *err) {
+static tn_status null_put_weights(tn_device *d, const tn_weight *const *weights, int32_t n, tn_stored_fn *done,
+                                  void *data, tn_error *err) {
     (void)done, (void)data, (void)err;
     for (int32_t i = 0; i < n; i++) d->weight_bytes += weights[i]->bytes;
     return TN_OK;

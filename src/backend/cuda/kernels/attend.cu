@@ -442,9 +442,9 @@ DEV bool leave(const tn_k_args &p, const float *smem, int token, int head, int s
         __stcg(mine + OUT + threadIdx.x, smem[AT_MAX + threadIdx.x]);
         __stcg(mine + OUT + GROUP + threadIdx.x, smem[AT_SUM + threadIdx.x]);
     }
-    __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
+        __threadfence();
         u32 *counter = (u32 *)p.counters + token * KV_HEADS + head;
         last = atomicAdd(counter, 1) == (u32)n - 1;
         if (last) *counter = 0;

@@ -106,12 +106,7 @@ template <int W> DEV void multiply(const stage *st, int n_tokens, float (*acc)[4
             x[0] = *(const u32 *)&st->x[token + 8 * j + g][32 * b + 4 * t];
             x[1] = *(const u32 *)&st->x[token + 8 * j + g][32 * b + 16 + 4 * t];
             int c[4], e[4];
-            if constexpr (by_16<W>()) {
-                mma_k16(c, a[0], a[1], x[0]);
-                mma_k16(e, a[2], a[3], x[1]);
-            } else {
-                mma_k32(c, a, x);
-            }
+            multiply_block<W>(c, e, a, x);
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 int n = token + 8 * j + 2 * t + i % 2;

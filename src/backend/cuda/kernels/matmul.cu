@@ -12,12 +12,6 @@ template <int W> struct encoding {
     static constexpr int value = W;
 };
 
-template <int PART> DEV constexpr bool one_type() {
-    for (int i = 1; i < parts[PART].products; i++)
-        if (products[parts[PART].first_product + i].traits != products[parts[PART].first_product].traits) return false;
-    return true;
-}
-
 /* Calls f with the encoding of a part's product. */
 template <int PART, int I = 0, class F> DEV void by_encoding(int product, F f) {
     constexpr part t_ = parts[PART];
@@ -73,12 +67,6 @@ template <int W> DEV void put_block(stage *st, const raw<W> &q, int row, int b, 
     if (NUMBERS == 4) scale[NUMBERS / 4] = there ? make_float2(s.m[0], s.m[1]) : make_float2(0, 0);
 }
 
-DEV void copy_async(void *to, const void *from, int bytes) {
-    u32 at = (u32)__cvta_generic_to_shared(to);
-    if (bytes == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
-    else asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(at), "l"(from) : "memory");
-}
-
 /* What a thread brings of a step, from the call of fetch to that of put: the blocks of its units in registers, the elements
  * of the tokens straight to shared memory. */
 template <int PART> struct carrier {
@@ -114,9 +102,8 @@ template <int PART> struct carrier {
         for (int i = threadIdx.x; i < T * PIECES; i += TN_K_THREADS) {
             int t = i / PIECES, c = i % PIECES * PIECE, col = step * BLOCKS * 32 + c;
             const char *row = value_at<const char>(p, -1 - X_CODE, t0 + (t < n ? t : n - 1));
-            if (col < 32 * NB) copy_async(&st->x[t][c], row + col, PIECE);
+            if (col < 32 * NB) copy_async<PIECE>(&st->x[t][c], row + col);
         }
-        asm volatile("cp.async.commit_group;" ::: "memory");
 #pragma unroll
         for (int u = 0; u < X_UNITS; u++) {
             int i = threadIdx.x + u * TN_K_THREADS, t = i / BLOCKS, block = step * BLOCKS + i % BLOCKS;
@@ -150,7 +137,7 @@ template <int PART> struct carrier {
             to[1] = d[u] * (float)(NUMBERS == 4 ? sum[u].x : sum[u].x + sum[u].y);
             if (NUMBERS == 4) to[NUMBERS / 2] = d[u] * (float)sum[u].y;
         }
-        asm volatile("cp.async.wait_all;" ::: "memory");
+        copies_done();
     }
 };
 
@@ -159,12 +146,7 @@ template <int PART> struct carrier {
 /* Sums of 16 rows x 8 tokens of a block, scaled and added to acc. s: scales of rows g and g + 8; x: of tokens 2 t and 2 t + 1 */
 template <int W> DEV void add_block(float *acc, const u32 *a, const u32 *b, const float (*s)[NUMBERS], const float (*x)[NUMBERS]) {
     int c[4], e[4];
-    if constexpr (by_16<W>()) {
-        mma_k16(c, a[0], a[1], b[0]);
-        mma_k16(e, a[2], a[3], b[1]);
-    } else {
-        mma_k32(c, a, b);
-    }
+    multiply_block<W>(c, e, a, b);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const float *w = s[i / 2], *t = x[i % 2];

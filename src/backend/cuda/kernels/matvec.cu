@@ -1,36 +1,31 @@
 /* matvec: products with few tokens (T in a pass, blockIdx.z counts passes). [row ops, by every block for itself] the
- * products of a part [ops on their results]. Bound by reading weights: a lane takes a block of 32 columns of R rows, so
- * that a warp's loads are 512 contiguous bytes each; LOADS of them are kept in flight, where there is one part
- * from before the launch ahead has ended on. Code is kept small: a block runs most of it once, and reads it first.
+ * products of a part [ops on their results]. Bound by reading weights: a lane takes a block of 32 columns of R rows, and
+ * LOADS of 16 bytes are kept in flight, where there is one part from before the launch ahead has ended on. Code is kept small: a
+ * block runs most of it once, and reads it first.
+ * One token is multiplied with dp4a, several on the tensor cores (MMA) at about the same price, with the same bits.
  *
  * With EXPERTS, the number that a token chose (else 0), a part's rows are those of each chosen expert in turn, and T is 1.
  *
  * The host gives TOKENS (T), N_IN (K), X_INT8, X_CODE (operand), X_AT (offset of the staged activations in shared memory, floats),
- * X_ROW (bytes of one), X_ROWS (rows of a token: 1, or one for each expert), EXPERTS, CHOSEN (v[] of the experts' indices), ROW_OPS, N_ROW_OPS, ROWS (R), COUNT, PRODUCTS, FIRST_WEIGHT (in w), AFTER_OPS, PARTS, LOADS. */
+ * X_ROW (bytes of one), X_ROWS (rows of a token: 1, or one for each expert), EXPERTS, CHOSEN (v[] of the experts' indices),
+ * ROW_OPS, N_ROW_OPS, ROWS (R), MMA, COUNT, PRODUCTS, FIRST_WEIGHT (in w), AFTER_OPS, PARTS, LOADS. */
 
-constexpr int T = TOKENS, R = ROWS, K = N_IN, NB = (K + 31) / 32, TILE = TN_K_WARPS * R;
+constexpr int T = TOKENS, R = ROWS, K = N_IN, NB = (K + 31) / 32, STEPS = (NB + 31) / 32, TILE = TN_K_WARPS * R;
 constexpr int X_STRIDE = X_ROWS * X_ROW; /* bytes from token to token */
+constexpr int LANES_AT = X_AT + T * X_STRIDE / 4, OUT_AT = LANES_AT + (MMA ? TN_K_THREADS * R * T : 0); /* as X_AT */
 
 /* ---- activations: to shared memory, int8 rows as they are, floats 36 words apart for each 32 (no bank conflicts) ---- */
 
-/* Int8 rows of n tokens from memory: eight loads are on their way before one is stored (the compiler cannot know that they
- * may be). */
+/* Int8 rows of n tokens from memory, all at once. */
 DEV void copy_int8(const tn_k_args &p, int row, char *x, int n) {
-    constexpr int N = X_ROWS * NB * 5, ALL = (T * N + TN_K_THREADS - 1) / TN_K_THREADS, EACH = ALL < 8 ? ALL : 8;
-#pragma unroll 1
-    for (int i = threadIdx.x; i < n * N; i += EACH * TN_K_THREADS) {
-        uint2 v[EACH];
-#pragma unroll
-        for (int k = 0; k < EACH; k++) {
-            int at = i + k * TN_K_THREADS;
-            if (at < n * N) v[k] = value_at<const uint2>(p, -1 - X_CODE, row + at / N)[at % N];
-        }
-#pragma unroll
-        for (int k = 0; k < EACH; k++) {
-            int at = i + k * TN_K_THREADS, c = at % N;
-            if (at < n * N) ((uint2 *)(x + at / N * X_STRIDE + c / (NB * 5) * X_ROW))[c % (NB * 5)] = v[k];
-        }
+    constexpr int PIECE = NB % 2 ? 8 : 16, EACH = NB * 40 / PIECE;
+#pragma unroll 2
+    for (int i = threadIdx.x; i < n * X_ROWS * EACH; i += TN_K_THREADS) {
+        int t = i / (X_ROWS * EACH), c = i % (X_ROWS * EACH);
+        copy_async<PIECE>(x + t * X_STRIDE + c / EACH * X_ROW + c % EACH * PIECE,
+                          value_at<const char>(p, -1 - X_CODE, row + t) + c * PIECE);
     }
+    copies_done();
 }
 
 DEV void stage(const tn_k_args &p, const row_frame &f, char *x) {
@@ -60,8 +55,104 @@ DEV void stage_all(const tn_k_args &p, float *smem, int t0, int n) {
     }
 }
 
-/* ---- products ---- */
+/* ---- products ----
+ * Which R rows of a tile, and which of 32 blocks, a lane takes. dp4a: a warp has R rows, its lanes the blocks. MMA: a warp
+ * has all rows and four of the blocks; lane 4 g + t rows R g .. and the t-th of these. */
 
+DEV int lane_rows() {
+    return (MMA ? threadIdx.x % 32 / 4 : threadIdx.x / 32) * R;
+}
+DEV int lane_block() {
+    return MMA ? threadIdx.x / 32 * 4 + threadIdx.x % 4 : threadIdx.x % 32;
+}
+
+#if MMA
+/* Sums over a lane's own block in two rows, for two tokens: c[2 row + token]; of its halves in c and e, where scales are of 16.
+ * A product on the tensor cores takes a word of each half of four blocks, those of lanes t = 0 .. 3, at a time. Column 2 t + token of
+ * the right matrix holds that token's block t and zeros for the others: so nothing mixes, and the sums come to the lane
+ * that has the weights and the scales. */
+template <int W> DEV void multiply_pair(int *c, int *e, const u32 (*a)[8], const u32 *x) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        c[i] = MAGIC;
+        e[i] = by_16<W>() ? MAGIC : 0;
+    }
+#pragma unroll
+    for (int w = 0; w < 4; w++) {
+        if constexpr (by_16<W>()) {
+            mma_k16(c, a[0][w], a[1][w], x[w], c);
+            mma_k16(e, a[0][4 + w], a[1][4 + w], x[4 + w], e);
+        } else {
+            u32 four[4] = {a[0][w], a[1][w], a[0][4 + w], a[1][4 + w]}, two[2] = {x[w], x[4 + w]};
+            mma_k32(c, four, two, c);
+        }
+    }
+}
+
+/* Of the T tokens that there is room for, n are there. All lanes come here, with a block or without. Two rows at a time: that spares
+ * registers, and shared memory has the bandwidth. */
+template <int W> DEV void multiply(const raw<W> *q, const char *x, int block, int n, float (*acc)[T]) {
+    int lane = threadIdx.x % 32;
+    bool inside = NB % 32 == 0 || block < NB, mine = inside && lane / 8 == lane % 4;
+#pragma unroll
+    for (int r = 0; r < R; r += 2) {
+        scales s[2] = {scales_of(q[r]), scales_of(q[r + 1])};
+        u32 a[2][8];
+#pragma unroll
+        for (int i = 0; i < 16; i++) a[i / 8][i % 8] = bytes_of(q[r + i / 8], i / 4 % 2, i % 4);
+#pragma unroll
+        for (int t = 0; t < T; t += 2) {
+            if (t > 0 && t >= n) break;
+            u32 words[8] = {};
+            float d[2];
+            short2 sum[2];
+            if (mine) {
+                const uint4 *from = (const uint4 *)(x + (t + lane / 4 % 2) * X_STRIDE) + 2 * block;
+                *(uint4 *)words = from[0];
+                *(uint4 *)(words + 4) = from[1];
+            }
+#pragma unroll
+            for (int k = 0; k < 2; k++) {
+                const char *row = x + (t + k) * X_STRIDE + 32 * NB;
+                d[k] = ((const float *)row)[block];
+                sum[k] = ((const short2 *)(row + 4 * NB))[block];
+            }
+            int c[4], e[4];
+            multiply_pair<W>(c, e, a, words);
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                float v = scale_dots<W>(s[i / 2], c[i], e[i], sum[i % 2]), *to = &acc[r + i / 2][t + i % 2];
+                if (inside) *to = fmaf(d[i % 2], v, *to);
+            }
+        }
+    }
+}
+
+/* Sums of the lanes in the order of warp_sum: lane 4 w + t of its 32 is here lane t of warp w. */
+DEV void put_results(float (*acc)[T], int n, float *smem, float *out) {
+    float *lanes = smem + LANES_AT + threadIdx.x % 32;
+    int warp = threadIdx.x / 32;
+#pragma unroll
+    for (int i = 0; i < R * T; i++)
+        if (i % T < n) lanes[(warp * R * T + i) * 32] = acc[i / T][i % T];
+    __syncthreads();
+#pragma unroll 1
+    for (int i = warp; i < R * T; i += TN_K_WARPS) {
+        if (i % T >= n) continue;
+        float v[TN_K_WARPS];
+#pragma unroll
+        for (int k = 0; k < TN_K_WARPS; k++) v[k] = lanes[(k * R * T + i) * 32];
+#pragma unroll
+        for (int k = TN_K_WARPS / 2; k > 0; k /= 2)
+#pragma unroll
+            for (int j = 0; j < k; j++) v[j] += v[j + k];
+        v[0] += __shfl_xor_sync(~0u, v[0], 2);
+        v[0] += __shfl_xor_sync(~0u, v[0], 1);
+        if (threadIdx.x % 4 == 0) out[i % T * TILE + lane_rows() + i / T] = v[0];
+    }
+    __syncthreads();
+}
+#else
 /* Of the T tokens that there is room for, n are there. */
 template <int W> DEV void multiply(const raw<W> *q, const char *x, int block, int n, float (*acc)[T]) {
     if constexpr (X_INT8) {
@@ -78,7 +169,7 @@ template <int W> DEV void multiply(const raw<W> *q, const char *x, int block, in
             float d = ((const float *)(row + 32 * NB))[block];
             short2 sum = ((const short2 *)(row + 36 * NB))[block];
 #pragma unroll
-            for (int r = 0; r < R; r++) acc[r][t] = fmaf(d, dot_q8(q[r], s[r], v, sum.x, sum.y), acc[r][t]);
+            for (int r = 0; r < R; r++) acc[r][t] = fmaf(d, dot_q8(q[r], s[r], v, sum), acc[r][t]);
         }
     } else {
 #pragma unroll
@@ -102,10 +193,8 @@ template <int W> DEV void multiply(const raw<W> *q, const char *x, int block, in
     }
 }
 
-constexpr int STEPS = (NB + 31) / 32;
-
-/* Sums of the lanes; result (r, t) to out[t * TILE + r]. */
-DEV void put_results(float (*acc)[T], int n, float *out) {
+/* Sums of the lanes; of row r of the tile and token t to out[t * TILE + r]. */
+DEV void put_results(float (*acc)[T], int n, float *smem, float *out) {
     int lane = threadIdx.x % 32;
 #pragma unroll
     for (int r = 0; r < R; r++)
@@ -113,9 +202,10 @@ DEV void put_results(float (*acc)[T], int n, float *out) {
         for (int t = 0; t < T; t++) {
             if (t > 0 && t >= n) break;
             float sum = warp_sum(acc[r][t]);
-            if (lane == (r * T + t) % 32) out[t * TILE + r] = sum;
+            if (lane == (r * T + t) % 32) out[t * TILE + lane_rows() + r] = sum;
         }
 }
+#endif
 
 /* ---- tiles: those of the first chosen expert, of the second, ... ---- */
 
@@ -183,7 +273,7 @@ template <int PART> DEV void advance(cursor &c) {
 }
 
 template <int PART, int W> DEV void fetch(const tn_k_args &p, raw<W> *q, const cursor &c) {
-    int block = 32 * c.step + threadIdx.x % 32, row = row_of<PART>(c.tile) + threadIdx.x / 32 * R;
+    int block = 32 * c.step + lane_block(), row = row_of<PART>(c.tile) + lane_rows();
     if (NB % 32 == 0 || block < NB) load_rows<W, R, NB>(q, matrix_of<PART>(p, c.product, c.tile), row, block);
 }
 
@@ -213,21 +303,20 @@ template <int PART, int W> struct stream {
     __device__ __forceinline__ void run(const tn_k_args &p, float *smem, int t0, int n) {
         constexpr part t_ = parts[PART];
         const char *x = (const char *)(smem + X_AT);
-        float *out = smem + X_AT + T * X_STRIDE / 4, acc[R][T] = {};
-        int at = threadIdx.x / 32 * R;
+        float *out = smem + OUT_AT, acc[R][T] = {};
         cursor now = {(int)blockIdx.x - t_.first_block, 0, 0};
 #pragma unroll 1
         while (now.tile < TILES) {
 #pragma unroll
             for (int d = 0; d < DEPTH; d++) {
                 if (STEPS % DEPTH != 0 && now.tile >= TILES) break;
-                int block = 32 * now.step + threadIdx.x % 32;
+                int block = 32 * now.step + lane_block();
                 const char *row = X_ROWS > 1 ? x + slot_of<PART>(now.tile) * X_ROW : x;
-                if (NB % 32 == 0 || block < NB) multiply(q[d], row, block, n, acc);
+                if (MMA || NB % 32 == 0 || block < NB) multiply(q[d], row, block, n, acc);
                 if (ahead.tile < TILES) fetch<PART>(p, q[d], ahead);
                 advance<PART>(ahead);
                 if ((STEPS % DEPTH != 0 || d == DEPTH - 1) && now.step == STEPS - 1) {
-                    put_results(acc, n, out + now.product * T * TILE + at);
+                    put_results(acc, n, smem, out + now.product * T * TILE);
 #pragma unroll
                     for (int i = 0; i < R * T; i++) acc[i / T][i % T] = 0;
                     if (now.product == t_.products - 1) {
@@ -248,37 +337,55 @@ template <int PART, int I> DEV void run_mixed(const tn_k_args &p, float *smem, i
     if constexpr (I < t_.products) {
         constexpr int W = products[t_.first_product + I].traits;
         float acc[R][T] = {};
-        int at = threadIdx.x / 32 * R;
         const char *x = (const char *)(smem + X_AT) + (X_ROWS > 1 ? slot_of<PART>(tile) * X_ROW : 0);
         tn_k_weight w = matrix_of<PART>(p, I, tile);
 #pragma unroll 1
-        for (int block = threadIdx.x % 32; block < NB; block += 32) {
+        for (int step = 0; step < STEPS; step++) {
+            int block = 32 * step + lane_block();
+            bool inside = NB % 32 == 0 || block < NB;
             raw<W> q[R];
-            load_rows<W, R, NB>(q, w, row_of<PART>(tile) + at, block);
-            multiply(q, x, block, n, acc);
+            if (inside) load_rows<W, R, NB>(q, w, row_of<PART>(tile) + lane_rows(), block);
+            if (MMA || inside) multiply(q, x, block, n, acc);
         }
-        put_results(acc, n, smem + X_AT + T * X_STRIDE / 4 + I * T * TILE + at);
+        put_results(acc, n, smem, smem + OUT_AT + I * T * TILE);
         run_mixed<PART, I + 1>(p, smem, tile, n);
     }
 }
 
-template <int PART> DEV constexpr bool one_type() {
-    for (int i = 1; i < parts[PART].products; i++)
-        if (products[parts[PART].first_product + i].traits != products[parts[PART].first_product].traits) return false;
-    return true;
+/* Whether a block's code for what comes before the products is in its part's: then its first loads can come before that. With
+ * several parts the row ops would be there for each. */
+constexpr bool EARLY = N_PARTS == 1 || N_ROW_OPS == 0;
+
+/* Rows of a block's first tile, of its products from the I-th on, on their way to L2 while the launch ahead still runs. Of one token
+ * the quants are not: where registers hold the first of them already it was slower. */
+template <int PART, int I> DEV void prefetch_tile(const tn_k_args &p) {
+    constexpr part t_ = parts[PART];
+    if constexpr (I < t_.products) {
+        using T_ = raw<products[t_.first_product + I].traits>;
+        int tile = blockIdx.x - t_.first_block;
+        tn_k_weight w = matrix_of<PART>(p, I, tile);
+        u64 row = row_of<PART>(tile);
+        if (MMA || !EARLY) prefetch(w.low + row * (NB * T_::LOW * 4), TILE * NB * T_::LOW * 4);
+        if (T_::HIGH) prefetch(w.high + row * (NB * T_::HIGH * 4), TILE * NB * T_::HIGH * 4);
+        if (T_::SCALE_BYTES) prefetch(w.scale + row * (NB * T_::SCALE_BYTES), TILE * NB * T_::SCALE_BYTES);
+        if (T_::SUPER) prefetch(w.super + row * (NB / 8 * 4), TILE * (NB / 8) * 4);
+        prefetch_tile<PART, I + 1>(p);
+    }
 }
 
-/* The first tile's rows on their way to L2 while the launch ahead still runs. */
 template <int PART> DEV void prefetch_part(const tn_k_args &p) {
     constexpr part t_ = parts[PART];
     if constexpr (PART + 1 < N_PARTS) {
         if ((int)blockIdx.x >= t_.first_block + t_.blocks) return prefetch_part<PART + 1>(p);
     }
-    constexpr int LINES = NB * TN_K_LOW(products[t_.first_product].traits) / 32; /* of 128 bytes in a row's low plane */
-    int tile = blockIdx.x - t_.first_block;
-    u64 from = matrix_of<PART>(p, 0, tile).low + (u64)row_of<PART>(tile) * (NB * TN_K_LOW(products[t_.first_product].traits) * 4);
-    for (int i = threadIdx.x; i < TILE * LINES; i += TN_K_THREADS)
-        asm volatile("prefetch.global.L2 [%0];" ::"l"(from + (u64)i * 128));
+    constexpr bool loaded = EARLY && one_type<PART>() && depth<products[t_.first_product].traits>() >= STEPS;
+    prefetch_tile<PART, loaded ? 1 : 0>(p);
+}
+
+DEV void get_ready(const tn_k_args &p, float *smem, int t0, int n) {
+    wait_for_last();
+    read_chosen(p, t0);
+    stage_all(p, smem, t0, n);
 }
 
 template <int PART> DEV void run_part(const tn_k_args &p, float *smem, int t0, int n) {
@@ -288,13 +395,20 @@ template <int PART> DEV void run_part(const tn_k_args &p, float *smem, int t0, i
     }
     if constexpr (one_type<PART>()) {
         stream<PART, products[t_.first_product].traits> s;
-        s.begin(p);
+        if (EARLY && !EXPERTS) {
+            s.begin(p);
+            prefetch_part<PART>(p);
+        }
+        if (EARLY) get_ready(p, smem, t0, n);
+        if (!EARLY || EXPERTS) s.begin(p);
         s.run(p, smem, t0, n);
     } else {
+        if (EARLY && !EXPERTS) prefetch_part<PART>(p);
+        if (EARLY) get_ready(p, smem, t0, n);
         for (int tile = blockIdx.x - t_.first_block; tile < tiles<PART>::ALL; tile += t_.blocks) {
             run_mixed<PART, 0>(p, smem, tile, n);
             __syncthreads();
-            finish<PART>(p, tile, t0, n, smem + X_AT + T * X_STRIDE / 4);
+            finish<PART>(p, tile, t0, n, smem + OUT_AT);
             __syncthreads();
         }
     }
@@ -306,19 +420,9 @@ extern "C" __global__ void __launch_bounds__(TN_K_THREADS, MIN_BLOCKS) matvec(co
     int t0 = blockIdx.z * T, n = step_count(p, COUNT) - t0;
     if (n <= 0) return wait_for_last();
     if (n > T) n = T;
-    if constexpr (N_PARTS == 1 && one_type<0>()) { /* with several parts the code for the row ops would be there for each */
-        stream<0, products[0].traits> s;
-        if (!EXPERTS) s.begin(p);
-        wait_for_last();
-        read_chosen(p, t0);
-        if (EXPERTS) s.begin(p);
-        stage_all(p, smem, t0, n);
-        s.run(p, smem, t0, n);
-    } else {
+    if (!EARLY) {
         if (!EXPERTS) prefetch_part<0>(p);
-        wait_for_last();
-        read_chosen(p, t0);
-        stage_all(p, smem, t0, n);
-        run_part<0>(p, smem, t0, n);
+        get_ready(p, smem, t0, n);
     }
+    run_part<0>(p, smem, t0, n);
 }

@@ -44,6 +44,25 @@ template <int WORDS> DEV void load_words(u32 *to, u64 from) {
     }
 }
 
+/* A stretch of memory (multiples of 16 bytes) on its way to L2; all threads of a block come here. */
+DEV void prefetch(u64 from, u32 bytes) {
+#if __CUDA_ARCH__ >= 900
+    if (threadIdx.x == 0 && bytes) asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+#else
+    for (u32 at = threadIdx.x * 128; at < bytes; at += TN_K_THREADS * 128) asm volatile("prefetch.global.L2 [%0];" ::"l"(from + at));
+#endif
+}
+
+/* To shared memory, past the registers; copies_done waits for all of them. */
+template <int BYTES> DEV void copy_async(void *to, const void *from) {
+    u32 at = (u32)__cvta_generic_to_shared(to);
+    if constexpr (BYTES == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
+    else asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(at), "l"(from) : "memory");
+}
+DEV void copies_done() {
+    asm volatile("cp.async.wait_all;" ::: "memory");
+}
+
 DEV float from_half(u32 bits) {
     float f;
     asm("{.reg .b16 h; cvt.u16.u32 h, %1; cvt.f32.f16 %0, h;}" : "=f"(f) : "r"(bits));
@@ -63,15 +82,21 @@ constexpr int MAGIC = 0x4b400000;
 DEV float from_magic(int c) {
     return __int_as_float(c) - 12582912.0f;
 }
-DEV void mma_k32(int *c, const u32 *a, const u32 *b) {
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
-        : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(MAGIC));
+/* Faster than the conversion. */
+DEV float small(int i) {
+    return from_magic(MAGIC + i);
 }
-DEV void mma_k16(int *c, u32 a0, u32 a1, u32 b) {
-    asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%7,%7};"
-        : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
-        : "r"(a0), "r"(a1), "r"(b), "r"(MAGIC));
+
+/* d = c + a b for int8, 16 x 8 = 16 x 8 + 16 x 32 x 8; 16 x 16 x 8 */
+DEV void mma_k32(int *d, const u32 *a, const u32 *b, const int *c) {
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%11,%12,%13};"
+        : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(c[0]), "r"(c[1]), "r"(c[2]), "r"(c[3]));
+}
+DEV void mma_k16(int *d, u32 a0, u32 a1, u32 b, const int *c) {
+    asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%8,%9,%10};"
+        : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+        : "r"(a0), "r"(a1), "r"(b), "r"(c[0]), "r"(c[1]), "r"(c[2]), "r"(c[3]));
 }
 
 /* Four 8 x 8 matrices of 16 bits (or 8 x 16 of 8) from shared memory: lanes 8 i .. 8 i + 7 point to the rows of the i-th. */

@@ -80,18 +80,18 @@ template <int W> DEV scales scales_of(const raw<W> &q) {
         r.m[0] = r.m[1] = from_half(q.scale >> 16);
     } else if constexpr (T::SUPER) {
         float d = from_half(q.super & 0xffff), dmin = from_half(q.super >> 16);
-        u32 a = q.scale & 255, b = q.scale >> 8;
+        int a = q.scale & 255, b = q.scale >> 8;
         if constexpr (T::SCALE == TN_K_KM) {
-            r.s[0] = r.s[1] = d * (float)a;
-            r.m[0] = r.m[1] = -(dmin * (float)b);
+            r.s[0] = r.s[1] = d * small(a);
+            r.m[0] = r.m[1] = -(dmin * small(b));
         } else if constexpr (T::SCALE == TN_K_K16) {
-            r.s[0] = d * (float)(int)(i8)a;
-            r.s[1] = d * (float)(int)(i8)b;
+            r.s[0] = d * small((i8)a);
+            r.s[1] = d * small((i8)b);
         } else {
-            r.s[0] = d * (float)(a & 15);
-            r.s[1] = d * (float)(b & 15);
-            r.m[0] = -(dmin * (float)(a >> 4));
-            r.m[1] = -(dmin * (float)(b >> 4));
+            r.s[0] = d * small(a & 15);
+            r.s[1] = d * small(b & 15);
+            r.m[0] = -(dmin * small(a >> 4));
+            r.m[1] = -(dmin * small(b >> 4));
         }
     }
     return r;
@@ -104,24 +104,56 @@ template <int W> DEV constexpr bool by_16() {
     return TN_K_SCALE(W) == TN_K_K16 || TN_K_SCALE(W) == TN_K_K16M;
 }
 
-/* Sum of w x over 32 elements, x = int8 q (without its scale) with the sums of its halves. */
-template <int W> DEV float dot_q8(const raw<W> &q, const scales &s, const u32 *x, int sum0, int sum1) {
-    int d0 = 0, d1 = 0;
+/* Whether a part's products are of one encoding. */
+template <int PART> DEV constexpr bool one_type() {
+    for (int i = 1; i < parts[PART].products; i++)
+        if (products[parts[PART].first_product + i].traits != products[parts[PART].first_product].traits) return false;
+    return true;
+}
+
+/* Sums of 16 rows x 8 tokens over a block from MAGIC on: of its first half in c, of its second in e where scales are of 16, else of
+ * all in c. */
+template <int W> DEV void multiply_block(int *c, int *e, const u32 *a, const u32 *b) {
+    const int zero[4] = {MAGIC, MAGIC, MAGIC, MAGIC};
+    if constexpr (by_16<W>()) {
+        mma_k16(c, a[0], a[1], b[0], zero);
+        mma_k16(e, a[2], a[3], b[1], zero);
+    } else {
+        mma_k32(c, a, b, zero);
+    }
+}
+
+/* d + a x.x + b x.y; x: the sums of a block's halves */
+DEV int add_sums(int d, short2 x, int a, int b) {
+    return __dp2a_lo(*(const int *)&x, (a & 255) | (b & 255) << 8, d);
+}
+
+/* Sum of w x over 32 elements from the sums of integers: of bytes_of and x from MAGIC on (of the halves where scales are of 16, else of
+ * all in d0), of x in the halves. */
+template <int W> DEV float scale_dots(const scales &s, int d0, int d1, short2 sum) {
+    constexpr int OFF = raw<W>::OFF;
+    float v;
+    if constexpr (by_16<W>()) {
+        if constexpr (OFF > 0) d0 = add_sums(d0, sum, -OFF, 0), d1 = add_sums(d1, sum, 0, -OFF);
+        v = fmaf(s.s[1], from_magic(d1), s.s[0] * from_magic(d0));
+        if constexpr (has_min<W>()) v = fmaf(s.m[1], small(sum.y), fmaf(s.m[0], small(sum.x), v));
+    } else {
+        if constexpr (OFF > 0) d0 = add_sums(d0, sum, -OFF, -OFF);
+        v = s.s[0] * from_magic(d0);
+        if constexpr (has_min<W>()) v = fmaf(s.m[0], from_magic(add_sums(MAGIC, sum, 1, 1)), v);
+    }
+    return v;
+}
+
+/* The same from the elements, x = int8 q (without its scale). */
+template <int W> DEV float dot_q8(const raw<W> &q, const scales &s, const u32 *x, short2 sum) {
+    int d0 = MAGIC, d1 = by_16<W>() ? MAGIC : 0;
 #pragma unroll
     for (int w = 0; w < 4; w++) {
         d0 = __dp4a((int)bytes_of(q, 0, w), (int)x[w], d0);
         d1 = __dp4a((int)bytes_of(q, 1, w), (int)x[4 + w], d1);
     }
-    constexpr int OFF = raw<W>::OFF;
-    float v;
-    if constexpr (by_16<W>()) {
-        v = fmaf(s.s[1], (float)(d1 - OFF * sum1), s.s[0] * (float)(d0 - OFF * sum0));
-        if constexpr (has_min<W>()) v = fmaf(s.m[1], (float)sum1, fmaf(s.m[0], (float)sum0, v));
-    } else {
-        v = s.s[0] * (float)(d0 + d1 - OFF * (sum0 + sum1));
-        if constexpr (has_min<W>()) v = fmaf(s.m[0], (float)(sum0 + sum1), v);
-    }
-    return v;
+    return by_16<W>() ? scale_dots<W>(s, d0, d1, sum) : scale_dots<W>(s, d0 + d1, 0, sum);
 }
 
 /* The 32 values, rounded as the file's format defines them. */
