@@ -1,7 +1,7 @@
 /* The WebGPU backend, with whatever device there is (a software one will do): every op and every rule against the reference, with
  * each set of features; weights in many bindings; what no device can run. Takes one set of features at a time:
  *
- *     test_webgpu [none|f16|subgroups|both [all]]
+ *     test_webgpu [none|f16|subgroups|both [all|part [PATTERN]]]
  *
  * Without "all" a set sees one case of each op, type and form of a rule: with subgroups another one than without (f16 changes no
  * shader). Skipped where no implementation or
@@ -69,15 +69,62 @@ static void test_small_bindings(void **state) {
         if (everything || v == 0) check(tn_verify_rules, tn_webgpu_sets[v], "row_append", 0, 4096);
 }
 
+/* ---- limits ---- */
+
+/* Each of a device's limits in turn so small that launches of a rule meet it: they are refused with that reason, which is what
+ * `explain` shows, what stays alone is right, and nothing reaches the implementation that it would call invalid. */
+typedef struct limit {
+    const char *rule, *why;
+    uint64_t max_window; /* 0: the device's */
+    uint32_t max_buffers, max_groups, max_shared;
+} limit;
+
+static void keep_text(void *data, const char *text, size_t len) {
+    tn_buf_add(data, text, len);
+}
+
+static void check_limit(const limit *l) {
+    tn_verify_rigs rigs = {.turn = 1};
+    tn_error err = {0};
+    tn_buf text = {0};
+    tn_report report = {.out = {keep_text, &text}};
+    tn_webgpu_open_rig(&rigs.device, tn_webgpu_sets[last_set]);
+    tn_webgpu_open_rig(&rigs.reference, "cpu:ref");
+    tn_device *d = rigs.device.device;
+    if (l->max_window) d->max_window = l->max_window;
+    if (l->max_buffers) d->limits.maxStorageBuffersPerShaderStage = l->max_buffers;
+    if (l->max_groups) d->limits.maxComputeWorkgroupsPerDimension = l->max_groups;
+    if (l->max_shared) d->limits.maxComputeWorkgroupStorageSize = l->max_shared;
+    tn_status status = tn_verify_rules(&report, &rigs, l->rule, &err);
+    if (status != TN_OK) fail_msg("%s: %s", l->why, err.text);
+    if (!text.p || !strstr(text.p, l->why)) fail_msg("no launch of %s was refused: %s\n%s", l->rule, l->why, text.p);
+    if (strstr(text.p, "Validation")) fail_msg("%s", text.p);
+    tn_buf_free(&text);
+    tn_rig_close(&rigs.device);
+    tn_rig_close(&rigs.reference);
+}
+
+static void test_limits(void **state) {
+    static const limit limits[] = {
+        {"group", "the weights lie in more buffers than a shader may bind", .max_window = 4096, .max_buffers = 3},
+        {"matmul_add", "more workgroups in a row than a dispatch may have", .max_groups = 1},
+        {"norm", "what a workgroup keeps of its rows does not fit into its memory", .max_shared = 600},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) check_limit(&limits[i]);
+}
+
 int main(int argc, char **argv) {
     int set = argc > 1 ? tn_webgpu_set(argv[1]) : -1;
     first_set = set < 0 ? 0 : set;
     last_set = set < 0 ? TN_WEBGPU_SETS - 1 : set;
     everything = argc > 2 && !strcmp(argv[2], "all");
+    if (argc > 3) cmocka_set_test_filter(argv[3]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ops),
         cmocka_unit_test(test_rules),
         cmocka_unit_test(test_small_bindings),
+        cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests_name("webgpu", tests, NULL, NULL);
 }

@@ -224,7 +224,8 @@ static tn_status submit_two(tn_session *s, tn_error *err) {
                             .runs = &run,
                             .pages = s->pages,
                             .max_pages = s->max_pages};
-        status = b->submit(s->program[TN_PHASE_DECODE], &in, i ? TN_WANT_CHOSEN | TN_WANT_LOGITS : TN_WANT_CHOSEN, err);
+        status =
+            b->submit(s->program[TN_PHASE_DECODE], &in, i ? TN_WANT_CHOSEN | TN_WANT_LOGITS : TN_WANT_CHOSEN, err);
     }
     return status;
 }
@@ -336,8 +337,15 @@ static void test_wrong_steps(void **state) {
     assert_int_equal(m->backend->submit(p, &in, TN_WANT_CHOSEN, &err), TN_ERR_INTERNAL); /* it would overwrite them */
     assert_int_equal(m->backend->wait(p, &result, &err), TN_OK);
     assert_non_null(result.logits);
+    id = TN_ID_CHOSEN; /* that step chose nothing, as nobody wanted it */
+    assert_int_equal(m->backend->submit(p, &in, TN_WANT_CHOSEN, &err), TN_ERR_INTERNAL);
+    assert_non_null(strstr(err.text, "chose no token"));
+    id = 5;
+    assert_int_equal(m->backend->submit(p, &in, TN_WANT_CHOSEN, &err), TN_OK);
+    assert_int_equal(m->backend->wait(p, &result, &err), TN_OK);
     id = TN_ID_CHOSEN;
-    for (int i = 0; i < TN_WEBGPU_AHEAD; i++) assert_int_equal(m->backend->submit(p, &in, TN_WANT_CHOSEN, &err), TN_OK);
+    for (int i = 0; i < TN_WEBGPU_AHEAD; i++)
+        assert_int_equal(m->backend->submit(p, &in, TN_WANT_CHOSEN, &err), TN_OK);
     assert_int_equal(m->backend->submit(p, &in, TN_WANT_CHOSEN, &err), TN_ERR_INTERNAL);
     for (int i = 0; i < TN_WEBGPU_AHEAD; i++) assert_int_equal(m->backend->wait(p, &result, &err), TN_OK);
     assert_non_null(result.ids);

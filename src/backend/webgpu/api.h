@@ -29,6 +29,7 @@ typedef uint64_t WGPUFlags;
 enum {
     WGPUSType_ShaderSourceWGSL = 2,
     WGPUCallbackMode_AllowProcessEvents = 2,
+    WGPUAdapterType_CPU = 3,
     WGPUFeatureLevel_Core = 2,
     WGPUPowerPreference_HighPerformance = 2,
     WGPUFeatureName_TimestampQuery = 9,

@@ -45,6 +45,7 @@ static cut cut_of(const tn_emit *e, const tn_attr *a) {
     c.k_n = (c.ku + c.parts - 1) / c.parts;
     c.team = power_of_two(c.vu);
     c.teams = c.team < e->wg ? e->wg / c.team : 1;
+    if (c.teams > c.tile) c.teams = c.tile; /* narrow values: the other invocations rest */
     c.v_n = (c.tile + c.teams - 1) / c.teams;
     int32_t turns = (c.group + HEADS - 1) / HEADS;
     c.heads = (c.group + turns - 1) / turns;

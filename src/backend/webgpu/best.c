@@ -26,7 +26,8 @@ void tn_emit_best(tn_emit *e) {
     int32_t pieces = (cols + piece - 1) / piece, far = 1;
     if (e->n > 1) e->why = "the best of a row are a launch of their own";
     if (e->form.max_rows > 65535) e->why = "more rows than a dispatch has rows of workgroups";
-    if (own > MAX_OWN) e->why = "rows too long for an invocation's part of a piece";
+    if (own > MAX_OWN) /* so columns stay below 2^24: scratch passes them on as floats */
+        e->why = "rows too long for an invocation's part of a piece";
     if (best > 2 * TN_WEBGPU_GROUP) e->why = "more of the best than a workgroup has invocations";
     if (e->why) return;
     if (e->stage == 1) own = (pieces * best + e->wg - 1) / e->wg;

@@ -56,9 +56,6 @@ static bool grow(maker *m) {
 
 static tn_status add_dispatch(maker *m, const tn_emit *e, int32_t launch, const char *text, tn_error *err) {
     static const char zeros[NUMBERS_ALIGN + 16];
-    if (e->x > 65535)
-        return tn_fail(err, TN_ERR_UNAVAILABLE, "webgpu: a launch needs %u workgroups in a row, 65535 are allowed",
-                       e->x);
     if (!grow(m)) return tn_fail_memory(err);
     binding *b = &m->binding[m->p->n];
     *b = (binding){
@@ -159,9 +156,6 @@ static tn_status make_buffers(maker *m, tn_error *err) {
         status = tn_webgpu_buffer(d, &p->numbers, m->numbers.n, WGPUBufferUsage_Uniform | WGPUBufferUsage_CopyDst,
                                   "the numbers of a program", err);
     if (status == TN_OK) status = make_results(p, err);
-    if (status == TN_OK && p->scratch_bytes > d->max_binding)
-        status = tn_fail(err, TN_ERR_RESOURCES, "webgpu: partial results need %.1f MiB; a shader sees %.1f at once",
-                         (double)p->scratch_bytes / (1 << 20), (double)d->max_binding / (1 << 20));
     if (status == TN_OK && p->scratch_bytes)
         status = tn_webgpu_buffer(d, &p->scratch, p->scratch_bytes, WGPUBufferUsage_Storage, "partial results", err);
     if (status != TN_OK) return status;

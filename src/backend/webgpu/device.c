@@ -132,6 +132,27 @@ void tn_webgpu_buffer_free(tn_device *d, WGPUBuffer *buffer) {
 
 /* ---- commands ---- */
 
+tn_status tn_webgpu_encoder(tn_device *d, const char *what, WGPUCommandEncoder *encoder, tn_error *err) {
+    *encoder = d->lib.DeviceCreateCommandEncoder(d->device, NULL);
+    tn_status status = tn_webgpu_check(d, what, err); /* a device that was lost meanwhile is noticed here */
+    if (status == TN_OK && !*encoder) status = tn_fail(err, TN_ERR_RESOURCES, "webgpu: %s cannot be encoded", what);
+    if (status == TN_OK) return TN_OK;
+    if (*encoder) d->lib.CommandEncoderRelease(*encoder);
+    *encoder = NULL;
+    return status;
+}
+
+tn_status tn_webgpu_pass(tn_device *d, const char *what, WGPUCommandEncoder *encoder, WGPUComputePassEncoder *pass,
+                         tn_error *err) {
+    *pass = NULL;
+    tn_status status = tn_webgpu_encoder(d, what, encoder, err);
+    if (status == TN_OK) *pass = d->lib.CommandEncoderBeginComputePass(*encoder, NULL);
+    if (status != TN_OK || *pass) return status;
+    d->lib.CommandEncoderRelease(*encoder);
+    *encoder = NULL;
+    return tn_fail(err, TN_ERR_RESOURCES, "webgpu: %s cannot be encoded", what);
+}
+
 tn_status tn_webgpu_finish(tn_device *d, WGPUCommandEncoder encoder, const char *what, uint64_t *submission,
                            tn_error *err) {
     WGPUCommandBuffer commands = d->lib.CommandEncoderFinish(encoder, NULL);
@@ -232,7 +253,8 @@ static tn_status choose_features(tn_device *d, const struct variant *v, bool *su
     if (d->lib.AdapterGetInfo(d->adapter, &info) == WGPUStatus_Success) {
         char name[100];
         copy_text(name, sizeof name, info.device);
-        snprintf(d->caps.description, sizeof d->caps.description, "webgpu (%s", name);
+        const char *software = info.adapterType == WGPUAdapterType_CPU ? ", in software" : "";
+        snprintf(d->caps.description, sizeof d->caps.description, "webgpu (%s%s", name, software);
         if (info.subgroupMinSize != info.subgroupMaxSize) *subgroups = false;
         d->lib.AdapterInfoFreeMembers(info);
     }

@@ -432,12 +432,25 @@ static void assemble(tn_emit *e, tn_buf *text) {
     tn_buf_str(text, "}\n");
 }
 
-static void check_memory(tn_emit *e) {
+/* What a device may be asked for at most: nothing beyond it may reach an implementation. */
+static void check_limits(tn_emit *e) {
+    const tn_device *d = e->d;
+    const WGPULimits *most = &d->limits;
     size_t bytes = ((size_t)e->shared + 8 + e->wg) * 4 + (size_t)e->q_words * 6 + (size_t)e->extra_bytes;
-    if (!e->why && 2 + e->n_windows + (e->state >= 0) + (e->scratch_words > 0) > MAX_BUFFERS)
+    uint32_t buffers = 2u + (uint32_t)e->n_windows + (e->state >= 0) + (e->scratch_words > 0), x, y;
+    int32_t rows = e->rows == TN_ROWS_TOKENS    ? e->g->max_tokens
+                   : e->rows == TN_ROWS_OUTPUTS ? e->g->max_outputs
+                                                : e->fixed_rows;
+    if (e->why) return;
+    tn_webgpu_grid(e->x, e->rows_per_y, rows, &x, &y);
+    if (buffers > MAX_BUFFERS || buffers > most->maxStorageBuffersPerShaderStage)
         e->why = "the weights lie in more buffers than a shader may bind";
-    if (!e->why && bytes > e->d->limits.maxComputeWorkgroupStorageSize)
+    else if (bytes > most->maxComputeWorkgroupStorageSize)
         e->why = "what a workgroup keeps of its rows does not fit into its memory";
+    else if (x > most->maxComputeWorkgroupsPerDimension || y > most->maxComputeWorkgroupsPerDimension)
+        e->why = "more workgroups in a row than a dispatch may have";
+    else if (e->scratch_words * 4 > d->max_binding)
+        e->why = "its partial results are more than a shader may bind";
 }
 
 bool tn_webgpu_emit(tn_emit *e, tn_buf *text) {
@@ -466,7 +479,7 @@ bool tn_webgpu_emit(tn_emit *e, tn_buf *text) {
     case TN_FORM_ATTEND: tn_emit_attend(e); break;
     case TN_FORM_SCAN: tn_emit_scan(e); break;
     }
-    check_memory(e);
+    check_limits(e);
     if (!e->why) assemble(e, text);
     return !e->why && !text->failed && !e->body.failed && !e->head.failed && !e->types.failed;
 }

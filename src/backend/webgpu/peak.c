@@ -55,24 +55,32 @@ static tn_status open_bench(tn_device *d, bench *b, tn_error *err) {
                                       .buffer.type = WGPUBufferBindingType_Storage};
     WGPUBindGroupEntry bound = {.buffer = b->memory, .size = b->bytes};
     b->module = tn_webgpu_module(lib, d->device, &(WGPUShaderModuleDescriptor){.nextInChain = &source.chain});
-    b->layout = lib->DeviceCreateBindGroupLayout(
-        d->device, &(WGPUBindGroupLayoutDescriptor){.entryCount = 1, .entries = &entry});
-    b->pipelines = lib->DeviceCreatePipelineLayout(
-        d->device, &(WGPUPipelineLayoutDescriptor){.bindGroupLayoutCount = 1, .bindGroupLayouts = &b->layout});
-    b->pipeline = lib->DeviceCreateComputePipeline(
-        d->device, &(WGPUComputePipelineDescriptor){.layout = b->pipelines,
-                                                    .compute = {.module = b->module, .entryPoint = {"main", 4}}});
-    b->group = lib->DeviceCreateBindGroup(
-        d->device, &(WGPUBindGroupDescriptor){.layout = b->layout, .entryCount = 1, .entries = &bound});
-    return tn_webgpu_check(d, "measuring memory", err);
+    if (b->module)
+        b->layout = lib->DeviceCreateBindGroupLayout(
+            d->device, &(WGPUBindGroupLayoutDescriptor){.entryCount = 1, .entries = &entry});
+    if (b->layout)
+        b->pipelines = lib->DeviceCreatePipelineLayout(
+            d->device, &(WGPUPipelineLayoutDescriptor){.bindGroupLayoutCount = 1, .bindGroupLayouts = &b->layout});
+    if (b->pipelines)
+        b->pipeline = lib->DeviceCreateComputePipeline(
+            d->device, &(WGPUComputePipelineDescriptor){.layout = b->pipelines,
+                                                        .compute = {.module = b->module, .entryPoint = {"main", 4}}});
+    if (b->pipeline)
+        b->group = lib->DeviceCreateBindGroup(
+            d->device, &(WGPUBindGroupDescriptor){.layout = b->layout, .entryCount = 1, .entries = &bound});
+    status = tn_webgpu_check(d, "measuring memory", err);
+    if (status == TN_OK && !b->group) status = tn_fail(err, TN_ERR_RESOURCES, "webgpu: memory cannot be measured");
+    return status;
 }
 
 /* Seconds for reading the memory n times, and for coming back. */
 static tn_status time_reads(tn_device *d, bench *b, int n, double *seconds, tn_error *err) {
     const tn_webgpu_library *lib = &d->lib;
     double start = tn_seconds();
-    WGPUCommandEncoder encoder = lib->DeviceCreateCommandEncoder(d->device, NULL);
-    WGPUComputePassEncoder pass = lib->CommandEncoderBeginComputePass(encoder, NULL);
+    WGPUCommandEncoder encoder;
+    WGPUComputePassEncoder pass;
+    tn_status status = tn_webgpu_pass(d, "measuring memory", &encoder, &pass, err);
+    if (status != TN_OK) return status;
     lib->ComputePassEncoderSetPipeline(pass, b->pipeline);
     lib->ComputePassEncoderSetBindGroup(pass, 0, b->group, 0, NULL);
     for (int i = 0; i < n; i++) lib->ComputePassEncoderDispatchWorkgroups(pass, GROUPS, 1, 1);
@@ -81,7 +89,7 @@ static tn_status time_reads(tn_device *d, bench *b, int n, double *seconds, tn_e
     lib->CommandEncoderCopyBufferToBuffer(encoder, b->memory, 0, b->back.buffer, 0, 16);
     uint64_t submission;
     const void *p;
-    tn_status status = tn_webgpu_finish(d, encoder, "measuring memory", &submission, err);
+    status = tn_webgpu_finish(d, encoder, "measuring memory", &submission, err);
     if (status == TN_OK) {
         tn_webgpu_readback_ask(d, &b->back, 16);
         status = tn_webgpu_readback_wait(d, &b->back, submission, &p, err);

@@ -39,6 +39,35 @@ static bool compiles(tn_device *d, const char *enable, const char *body) {
 
 enum { WORDS = 2 * TN_WEBGPU_GROUP };
 
+static tn_status dispatch_once(tn_device *d, WGPUBindGroupLayout layout, WGPUComputePipeline pipeline, WGPUBuffer a,
+                               tn_webgpu_readback *back, uint32_t *words, tn_error *err) {
+    const tn_webgpu_library *lib = &d->lib;
+    WGPUCommandEncoder encoder;
+    WGPUComputePassEncoder pass;
+    tn_status status = tn_webgpu_pass(d, "a probe", &encoder, &pass, err);
+    if (status != TN_OK) return status;
+    WGPUBindGroupEntry bound = {.buffer = a, .size = WORDS * 4};
+    WGPUBindGroup group = lib->DeviceCreateBindGroup(
+        d->device, &(WGPUBindGroupDescriptor){.layout = layout, .entryCount = 1, .entries = &bound});
+    if (group) {
+        lib->ComputePassEncoderSetPipeline(pass, pipeline);
+        lib->ComputePassEncoderSetBindGroup(pass, 0, group, 0, NULL);
+        lib->ComputePassEncoderDispatchWorkgroups(pass, 1, 1, 1);
+    }
+    lib->ComputePassEncoderEnd(pass);
+    lib->ComputePassEncoderRelease(pass);
+    lib->CommandEncoderCopyBufferToBuffer(encoder, a, 0, back->buffer, 0, WORDS * 4);
+    uint64_t submission;
+    status = tn_webgpu_finish(d, encoder, "a probe", &submission, err);
+    if (group) lib->BindGroupRelease(group);
+    if (status != TN_OK) return status;
+    const void *p;
+    tn_webgpu_readback_ask(d, back, WORDS * 4);
+    status = tn_webgpu_readback_wait(d, back, submission, &p, err);
+    if (status == TN_OK) memcpy(words, p, WORDS * 4);
+    return status;
+}
+
 /* Runs a module over one workgroup and copies what it wrote. */
 static tn_status run_once(tn_device *d, WGPUShaderModule module, uint32_t *words, tn_error *err) {
     const tn_webgpu_library *lib = &d->lib;
@@ -46,40 +75,24 @@ static tn_status run_once(tn_device *d, WGPUShaderModule module, uint32_t *words
     tn_webgpu_readback back = {0};
     WGPUBindGroupLayoutEntry entry = {.visibility = WGPUShaderStage_Compute,
                                       .buffer.type = WGPUBufferBindingType_Storage};
+    WGPUPipelineLayout pipelines = NULL;
+    WGPUComputePipeline pipeline = NULL;
     WGPUBindGroupLayout layout = lib->DeviceCreateBindGroupLayout(
         d->device, &(WGPUBindGroupLayoutDescriptor){.entryCount = 1, .entries = &entry});
-    WGPUPipelineLayout pipelines = lib->DeviceCreatePipelineLayout(
-        d->device, &(WGPUPipelineLayoutDescriptor){.bindGroupLayoutCount = 1, .bindGroupLayouts = &layout});
+    if (layout)
+        pipelines = lib->DeviceCreatePipelineLayout(
+            d->device, &(WGPUPipelineLayoutDescriptor){.bindGroupLayoutCount = 1, .bindGroupLayouts = &layout});
     WGPUComputePipelineDescriptor desc = {.layout = pipelines,
                                           .compute = {.module = module, .entryPoint = {"main", 4}}};
-    WGPUComputePipeline pipeline = lib->DeviceCreateComputePipeline(d->device, &desc);
+    if (pipelines) pipeline = lib->DeviceCreateComputePipeline(d->device, &desc);
     tn_status status = tn_webgpu_check(d, "a first pipeline is refused", err);
+    if (status == TN_OK && !pipeline)
+        status = tn_fail(err, TN_ERR_RESOURCES, "webgpu: no first pipeline could be made");
     if (status == TN_OK)
         status =
             tn_webgpu_buffer(d, &a, WORDS * 4, WGPUBufferUsage_Storage | WGPUBufferUsage_CopySrc, "a probe", err);
     if (status == TN_OK) status = tn_webgpu_readback_make(d, &back, WORDS * 4, "a probe", err);
-    if (status == TN_OK) {
-        WGPUBindGroupEntry bound = {.buffer = a, .size = WORDS * 4};
-        WGPUBindGroup group = lib->DeviceCreateBindGroup(
-            d->device, &(WGPUBindGroupDescriptor){.layout = layout, .entryCount = 1, .entries = &bound});
-        WGPUCommandEncoder encoder = lib->DeviceCreateCommandEncoder(d->device, NULL);
-        WGPUComputePassEncoder pass = lib->CommandEncoderBeginComputePass(encoder, NULL);
-        lib->ComputePassEncoderSetPipeline(pass, pipeline);
-        lib->ComputePassEncoderSetBindGroup(pass, 0, group, 0, NULL);
-        lib->ComputePassEncoderDispatchWorkgroups(pass, 1, 1, 1);
-        lib->ComputePassEncoderEnd(pass);
-        lib->ComputePassEncoderRelease(pass);
-        lib->CommandEncoderCopyBufferToBuffer(encoder, a, 0, back.buffer, 0, WORDS * 4);
-        uint64_t submission;
-        status = tn_webgpu_finish(d, encoder, "a probe", &submission, err);
-        lib->BindGroupRelease(group);
-        const void *p;
-        if (status == TN_OK) {
-            tn_webgpu_readback_ask(d, &back, WORDS * 4);
-            status = tn_webgpu_readback_wait(d, &back, submission, &p, err);
-        }
-        if (status == TN_OK) memcpy(words, p, WORDS * 4);
-    }
+    if (status == TN_OK) status = dispatch_once(d, layout, pipeline, a, &back, words, err);
     tn_webgpu_buffer_free(d, &a);
     tn_webgpu_readback_free(d, &back);
     if (pipeline) lib->ComputePipelineRelease(pipeline);

@@ -1,6 +1,7 @@
 /* A step with every launch timed. WebGPU tells the time at both ends of a compute pass only, so here each dispatch is a pass
  * of its own, which it is in no other step. */
 #include "backend/webgpu/webgpu.h"
+#include "base/clock.h"
 #include "base/mem.h"
 
 #include <string.h>
@@ -64,20 +65,30 @@ static void encode_passes(const tn_program *p, const tn_step_input *in, const st
     lib->CommandEncoderCopyBufferToBuffer(encoder, w->resolved, 0, w->back.buffer, 0, w->bytes);
 }
 
-/* Ticks -> seconds from the first one; of a launch in several dispatches, from the first's start to the last's end. */
-static void read_times(const tn_program *p, const uint64_t *ticks, tn_launch_time *times) {
+/* Some drivers' clocks go back now and then. */
+static double since(uint64_t now, uint64_t start) {
+    return (double)(int64_t)(now - start);
+}
+
+/* Ticks -> seconds, of which the last launch's end is known: the host has just seen it. Of a launch in several dispatches, from
+ * the first's start to the last's end. */
+static void read_times(const tn_program *p, const uint64_t *ticks, double seen, tn_launch_time *times) {
     double tick = tn_webgpu_tick_seconds(&p->device->lib, p->device->queue);
     int32_t last = -1;
     for (int32_t i = 0; i < p->n; i++) {
         const uint64_t *t = ticks + (size_t)(i / PER_SET) * SET + (size_t)(i % PER_SET) * 2;
         tn_launch_time *to = &times[p->dispatch[i].launch];
-        if (p->dispatch[i].launch != last) to->start = (double)(t[0] - ticks[0]) * tick;
-        to->end = (double)(t[1] - ticks[0]) * tick;
+        if (p->dispatch[i].launch != last) to->start = since(t[0], ticks[0]) * tick;
+        to->end = since(t[1], ticks[0]) * tick;
         last = p->dispatch[i].launch;
     }
+    double shift = seen - times[last].end;
+    for (int32_t l = 0; l < p->plan->partition.n; l++)
+        times[l] = (tn_launch_time){times[l].start + shift, times[l].end + shift};
 }
 
 tn_status tn_webgpu_profile(tn_program *p, const tn_step_input *in, tn_launch_time *times, tn_error *err) {
+    double entered = tn_seconds();
     tn_device *d = p->device;
     stopwatch w = {0};
     WGPUCommandEncoder encoder = NULL;
@@ -93,7 +104,7 @@ tn_status tn_webgpu_profile(tn_program *p, const tn_step_input *in, tn_launch_ti
         const void *ticks;
         tn_webgpu_readback_ask(d, &w.back, w.bytes);
         status = tn_webgpu_readback_wait(d, &w.back, submission, &ticks, err);
-        if (status == TN_OK) read_times(p, ticks, times);
+        if (status == TN_OK) read_times(p, ticks, tn_seconds() - entered, times);
     }
     close_watch(d, &w);
     p->memory->n_chosen = 0; /* its choice is not kept */

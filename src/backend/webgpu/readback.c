@@ -23,12 +23,18 @@ static void on_map(WGPUEnum status, WGPUStringView message, void *data, void *un
     release(m);
 }
 
+static tn_webgpu_mapping *new_mapping(void) {
+    tn_webgpu_mapping *m = tn_alloc_zero(1, sizeof *m);
+    if (!m) return NULL;
+    atomic_init(&m->owners, 1);
+    atomic_init(&m->state, REFUSED);
+    return m;
+}
+
 tn_status tn_webgpu_readback_make(tn_device *d, tn_webgpu_readback *r, uint64_t bytes, const char *what,
                                   tn_error *err) {
-    *r = (tn_webgpu_readback){.mapping = tn_alloc_zero(1, sizeof *r->mapping)};
+    *r = (tn_webgpu_readback){.mapping = new_mapping()};
     if (!r->mapping) return tn_fail_memory(err);
-    atomic_init(&r->mapping->owners, 1);
-    atomic_init(&r->mapping->state, REFUSED);
     return tn_webgpu_buffer(d, &r->buffer, bytes, WGPUBufferUsage_MapRead | WGPUBufferUsage_CopyDst, what, err);
 }
 
@@ -57,8 +63,15 @@ tn_status tn_webgpu_readback_wait(tn_device *d, tn_webgpu_readback *r, uint64_t 
 
 void tn_webgpu_readback_done(tn_device *d, tn_webgpu_readback *r) {
     /* what is not mapped may not be unmapped; on a lost device nothing may, and what is destroyed is not mapped either */
+    bool pending = r->bytes && atomic_load(&r->mapping->state) == PENDING;
     if (r->bytes && atomic_load(&r->mapping->state) != REFUSED && !tn_webgpu_lost(d)) d->lib.BufferUnmap(r->buffer);
     r->bytes = 0;
+    if (!pending) return;
+    tn_webgpu_mapping *fresh =
+        new_mapping(); /* what is still to be told of this one must not be taken for the next */
+    if (!fresh) return;
+    release(r->mapping);
+    r->mapping = fresh;
 }
 
 void tn_webgpu_readback_free(tn_device *d, tn_webgpu_readback *r) {

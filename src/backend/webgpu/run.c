@@ -46,14 +46,8 @@ tn_status tn_webgpu_begin(tn_program *p, const tn_step_input *in, WGPUCommandEnc
         if (in->ids[t] == TN_ID_CHOSEN)
             return tn_fail(err, TN_ERR_INTERNAL, "webgpu: the step before chose no token in row %d", t);
     d->lib.QueueWriteBuffer(d->queue, p->step, 0, p->words, (size_t)words * 4);
-    *encoder = d->lib.DeviceCreateCommandEncoder(d->device, NULL);
-    tn_status status = tn_webgpu_check(d, "a step", err); /* a device that was lost meanwhile is noticed here */
-    if (status == TN_OK && !*encoder) status = tn_fail(err, TN_ERR_RESOURCES, "webgpu: a step cannot be encoded");
-    if (status != TN_OK) {
-        if (*encoder) d->lib.CommandEncoderRelease(*encoder);
-        *encoder = NULL;
-        return status;
-    }
+    tn_status status = tn_webgpu_encoder(d, "a step", encoder, err);
+    if (status != TN_OK) return status;
     for (int32_t t = 0; t < in->n_tokens; t++)
         if (in->ids[t] == TN_ID_CHOSEN)
             d->lib.CommandEncoderCopyBufferToBuffer(*encoder, p->memory->chosen, (uint64_t)t * 4, p->step,
@@ -65,9 +59,8 @@ void tn_webgpu_encode(const tn_program *p, const tn_step_input *in, int32_t i, W
                       WGPUComputePipeline *last) {
     const tn_webgpu_library *lib = &p->device->lib;
     const tn_webgpu_dispatch *x = &p->dispatch[i];
-    uint32_t rows = (uint32_t)rows_of(in, x->rows, x->fixed_rows), gx = x->x;
-    uint32_t gy = gx ? (rows + (uint32_t)x->rows_per_y - 1) / (uint32_t)x->rows_per_y : (rows + 32767) / 32768;
-    if (!gx) gx = rows < 32768 ? rows : 32768;
+    uint32_t gx, gy;
+    tn_webgpu_grid(x->x, x->rows_per_y, rows_of(in, x->rows, x->fixed_rows), &gx, &gy);
     int32_t last_pos = 0;
     for (int32_t t = 0; t < in->n_tokens && x->from_pos; t++)
         last_pos = in->pos[t] > last_pos ? in->pos[t] : last_pos;
@@ -100,10 +93,11 @@ static void encode_results(tn_program *p, const tn_webgpu_step *s, uint64_t rows
         lib->CommandEncoderCopyBufferToBuffer(encoder, arena, p->choice_at, back, 0, rows * 4);
     }
     for (uint64_t k = 0; k < 2 && s->want & TN_WANT_BEST; k++)
-        lib->CommandEncoderCopyBufferToBuffer(encoder, arena, p->best_at[k], back, p->choice_bytes + k * p->best_bytes,
-                                              rows * p->best_of_row * 4);
+        lib->CommandEncoderCopyBufferToBuffer(encoder, arena, p->best_at[k], back,
+                                              p->choice_bytes + k * p->best_bytes, rows * p->best_of_row * 4);
     if (s->want & TN_WANT_LOGITS)
-        lib->CommandEncoderCopyBufferToBuffer(encoder, arena, p->logits_at, p->logits.buffer, 0, rows * p->logits_row);
+        lib->CommandEncoderCopyBufferToBuffer(encoder, arena, p->logits_at, p->logits.buffer, 0,
+                                              rows * p->logits_row);
 }
 
 /* Bytes of what is read back but for the logits: the choices, and behind room for all of them the best. */
@@ -161,6 +155,8 @@ tn_status tn_webgpu_result(tn_program *p, tn_result *result, tn_error *err) {
         status = tn_webgpu_readback_wait(d, &p->logits, s->submission, &got, err);
         result->logits = got;
     }
-    if (status != TN_OK) *result = (tn_result){0};
+    if (status == TN_OK) return TN_OK;
+    *result = (tn_result){0};
+    if (s->want & TN_WANT_LOGITS) tn_webgpu_readback_done(d, &p->logits);
     return status;
 }

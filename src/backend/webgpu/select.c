@@ -133,19 +133,19 @@ static void describe(const tn_emit *e, tn_buf *name) {
 const char *tn_webgpu_find_kernel(const void *device, const tn_graph *g, const int32_t *nodes, int32_t n,
                                   tn_buf *name) {
     const char *why = NULL;
-    for (int32_t stage = 0, stages = 1; stage < stages && !why; stage++) {
+    for (int32_t i = 0, dispatches = 1; i < dispatches && !why; i++) {
         tn_emit e;
         why = tn_webgpu_select(&e, device, g, nodes, n);
         if (why) return why;
         e.step = tn_webgpu_step_layout_of(g, 1);
-        e.stage = stage;
-        stages = e.kernel->stages;
+        e.segment = e.stage = i;
+        dispatches = tn_webgpu_dispatches(&e);
         tn_buf text = {0};
         /* out of memory is met again, and told, when the plan is compiled */
         if (!tn_webgpu_emit(&e, &text)) why = e.why;
         tn_buf_free(&text);
         tn_webgpu_emit_free(&e);
-        if (!why && name && stage == 0) describe(&e, name);
+        if (!why && name && i == 0) describe(&e, name);
     }
     return why;
 }

@@ -112,6 +112,10 @@ bool tn_webgpu_try(tn_device *d);
 tn_status tn_webgpu_buffer(tn_device *d, WGPUBuffer *buffer, uint64_t bytes, WGPUFlags usage, const char *what,
                            tn_error *err);
 void tn_webgpu_buffer_free(tn_device *d, WGPUBuffer *buffer);
+/* An encoder for commands, and one with a pass open in it; none where it fails. `what`: these commands. */
+tn_status tn_webgpu_encoder(tn_device *d, const char *what, WGPUCommandEncoder *encoder, tn_error *err);
+tn_status tn_webgpu_pass(tn_device *d, const char *what, WGPUCommandEncoder *encoder, WGPUComputePassEncoder *pass,
+                         tn_error *err);
 /* Submits what was encoded, and releases the encoder; nothing is submitted that has an error. `what`: these commands. */
 tn_status tn_webgpu_finish(tn_device *d, WGPUCommandEncoder encoder, const char *what, uint64_t *submission,
                            tn_error *err);
@@ -144,8 +148,8 @@ WGPUBindGroupLayout tn_webgpu_layout(tn_device *d, int32_t kind);
 /* Bytes a second that shaders read. peak.c */
 tn_status tn_webgpu_peak(tn_device *d, double *bytes_per_second, tn_error *err);
 
-tn_status tn_webgpu_put_weights(tn_device *d, const tn_weight *const *weights, int32_t n,
-                                void (*done)(void *data, int32_t weight, double share), void *data, tn_error *err);
+tn_status tn_webgpu_put_weights(tn_device *d, const tn_weight *const *weights, int32_t n, tn_stored_fn *done,
+                                void *data, tn_error *err);
 
 /* ---- caches: units of 16 bytes ---- */
 
@@ -183,6 +187,14 @@ typedef struct tn_webgpu_dispatch {
     int32_t rows_per_y; /* rows that a workgroup takes along y */
     int32_t from_pos;   /* not in steps of which no token is at this position or beyond */
 } tn_webgpu_dispatch;
+
+/* The workgroups of a dispatch for so many rows: x, rows_per_y as in tn_webgpu_dispatch. */
+static inline void tn_webgpu_grid(uint32_t x, int32_t rows_per_y, int32_t n_rows, uint32_t *gx, uint32_t *gy) {
+    enum { ROW = 32768 };
+    uint32_t rows = (uint32_t)n_rows, per_y = (uint32_t)(rows_per_y > 0 ? rows_per_y : 1);
+    *gx = x ? x : rows < ROW ? rows : ROW;
+    *gy = x ? (rows + per_y - 1) / per_y : (rows + ROW - 1) / ROW;
+}
 
 /* A step's inputs on the device, in words: n_tokens, n_outputs, then for each token its id, position, sequence, the end of
  * its run (the token after it) and the place of its page list, then the outputs, then the page lists of the runs. */

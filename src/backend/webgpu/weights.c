@@ -168,8 +168,8 @@ static tn_status put_segment(tn_device *d, const tn_weight *w, const tn_webgpu_w
     return ok ? tn_webgpu_check(d, "writing weights", err) : tn_fail_memory(err);
 }
 
-tn_status tn_webgpu_put_weights(tn_device *d, const tn_weight *const *weights, int32_t n,
-                                void (*done)(void *data, int32_t weight, double share), void *data, tn_error *err) {
+tn_status tn_webgpu_put_weights(tn_device *d, const tn_weight *const *weights, int32_t n, tn_stored_fn *done,
+                                void *data, tn_error *err) {
     place_end end = {0};
     uint64_t stored = 0;
     d->weights = tn_alloc_zero((size_t)n, sizeof *d->weights);
@@ -188,7 +188,7 @@ tn_status tn_webgpu_put_weights(tn_device *d, const tn_weight *const *weights, i
             status = put_segment(d, weights[i], &d->weights[i], &d->weights[i].segment[k], err);
             stored += d->weights[i].segment[k].bytes;
         }
-        if (done && status == TN_OK) done(data, i, (double)stored / (double)d->weight_bytes);
+        if (done && status == TN_OK) done(data, i, weights[i]->n_out, (double)stored / (double)d->weight_bytes);
     }
     return status;
 }
