@@ -35,11 +35,35 @@ int32_t *bench_ids_for(const bench_row *r, int32_t n_vocab) {
 }
 
 uint64_t bench_plan_hash(const tn_session_info *info, tn_phase phase) {
-    return phase == TN_PHASE_PREFILL ? info->prefill_hash : info->decode_hash;
+    return phase == TN_PHASE_PREFILL ? info->prefill_hash
+           : phase == TN_PHASE_FEW   ? info->few_hash
+                                     : info->decode_hash;
 }
 
-tn_phase bench_phase(const bench_row *r) {
-    return r->n_prompt ? TN_PHASE_PREFILL : TN_PHASE_DECODE;
+/* The tokens of the step of a prompt that begins with token i. */
+static int32_t step_tokens(const cli_engine *e, const bench_row *r, int32_t i) {
+    int32_t n = e->info.n_ubatch, left = r->n_prompt - i, batch = BENCH_BATCH - i % BENCH_BATCH;
+    if (left < n) n = left;
+    return batch < n ? batch : n;
+}
+
+uint64_t bench_test_hash(const cli_engine *e, const bench_row *r) {
+    bool runs[TN_PHASE_FEW + 1] = {[TN_PHASE_DECODE] = r->n_gen > 0};
+    uint64_t hash = 0;
+    for (int32_t i = 0, n; i < r->n_prompt; i += n) {
+        n = step_tokens(e, r, i);
+        runs[tn_phase_of(e->session, n)] = true;
+    }
+    for (int phase = 0; phase <= TN_PHASE_FEW; phase++)
+        if (runs[phase]) hash = hash * 31 + bench_plan_hash(&e->info, (tn_phase)phase);
+    return hash;
+}
+
+void bench_row_runs_on(bench_row *r, const cli_engine *e) {
+    r->about = &e->about;
+    r->info = &e->info;
+    r->launches =
+        tn_launch_count(e->session, r->n_prompt ? tn_phase_of(e->session, step_tokens(e, r, 0)) : TN_PHASE_DECODE);
 }
 
 tn_status bench_set_depth(cli_engine *e, const int32_t *ids, int32_t depth, tn_error *err) {
@@ -102,8 +126,7 @@ static tn_status run_fuse(cli_engine *e, bench_table *table, bench_row *r, tn_er
     tn_status status = cli_open_session(e, &wish, err);
     if (status) goto done;
     ids = bench_ids_for(r, e->about.n_vocab);
-    r->about = &e->about;
-    r->info = &e->info;
+    bench_row_runs_on(r, e);
     r->seconds = cli_realloc(NULL, (size_t)o->repetitions * sizeof *r->seconds);
     status = bench_warm_up(e, r, ids, err);
     r->started = time(NULL);
@@ -113,7 +136,7 @@ static tn_status run_fuse(cli_engine *e, bench_table *table, bench_row *r, tn_er
         r->n_runs = i + 1;
     }
     cli_show_progress(o, r->test, 1);
-    if (!status) bench_table_row(table, r);
+    if (!status) status = bench_table_row(table, r, err);
 done:
     tn_session_close(&e->session);
     free(r->seconds);

@@ -10,9 +10,11 @@ enum { BENCH_BATCH = 2048 }; /* tokens of a prompt fed at once, as llama-bench d
 /* Tokens to run: any will do, the same each time. Freed with free(). */
 int32_t *bench_random_ids(size_t n, int32_t n_vocab);
 int32_t *bench_ids_for(const bench_row *r, int32_t n_vocab); /* as many as the row takes */
-/* Of the plan that a phase, or a test, runs. */
 uint64_t bench_plan_hash(const tn_session_info *info, tn_phase phase);
-tn_phase bench_phase(const bench_row *r);
+/* Of all plans that a test runs on the open session. */
+uint64_t bench_test_hash(const cli_engine *e, const bench_row *r);
+/* Fills in what a row tells of the open session. */
+void bench_row_runs_on(bench_row *r, const cli_engine *e);
 
 /* Brings the cache to `depth` tokens. */
 tn_status bench_set_depth(cli_engine *e, const int32_t *ids, int32_t depth, tn_error *err);
@@ -36,7 +38,7 @@ void bench_test_name(char *out, size_t cap, int64_t n_prompt, int64_t n_gen, int
 
 /* --compare A B: which tests of two results of bench differ by more than noise; TN_ERR_CHECK where B is slower. */
 tn_status bench_compare(const cli_options *o, tn_error *err);
-/* --ablate: all rules, none, and each of them left out. */
+/* --ablate: all rules, none, each of them left out, and each alone. */
 tn_status bench_ablate(const cli_options *o, tn_error *err);
 /* --against PATH: this program and a peer's llama-bench in turn; TN_ERR_CHECK where it is slower. */
 tn_status bench_against(const cli_options *o, tn_error *err);

@@ -1,6 +1,7 @@
 /* tenon bench --ablate: what each rule of fusion gains. The same tests with all rules and with none, with each rule that
- * changes the plan left out, and with each alone; all sessions are open at once and take turns, each round beginning with another one and every second backwards, so
- * that a machine's moods hit them alike, and runs of one round are compared in pairs. */
+ * changes the plan left out, and with each alone; a choice of rules that comes to the plan of another is not measured twice. All
+ * sessions are open at once and take turns, each round beginning with another one and every second backwards, so that a machine's
+ * moods hit them alike, and runs of one round are compared in pairs. */
 #include "bench.h"
 #include "out.h"
 
@@ -13,7 +14,8 @@ enum { ALL, NONE }; /* the first two variants */
 /* A choice of rules, with its session. */
 typedef struct variant {
     char fuse[64];
-    bool alone; /* one rule, which is compared with none; others are compared with all */
+    bool alone;    /* one rule (and what it needs), which is compared with none; others are compared with all */
+    uint64_t hash; /* of what the test runs */
     cli_engine e;
     bench_row row;
     cli_ratio gain; /* of the rules in question: how much faster with them than without */
@@ -22,52 +24,72 @@ typedef struct variant {
 typedef struct ablation {
     variant *v; /* all, none, each rule left out, each alone */
     size_t n;
-    char idle[400]; /* rules that do not change the plan */
+    char idle[400];   /* rules that do not change the plan */
+    char twins[1000]; /* choices whose plan is another's */
 } ablation;
 
-static uint64_t hash_of(const variant *v) {
-    return bench_plan_hash(&v->e.info, bench_phase(&v->row));
-}
-
-/* Opens a session; one whose plan is that of variant `same` is closed again, and *idle. */
-static tn_status add_variant(ablation *a, const cli_engine *model, const bench_row *row, const char *fuse,
-                             size_t same, bool *idle, tn_error *err) {
+/* Opens a session; one that has the plan of an earlier variant is closed again, and that is *place. */
+static tn_status add_variant(ablation *a, const cli_engine *model, const bench_row *row, const char *fuse, bool alone,
+                             size_t *place, tn_error *err) {
     const cli_options *o = model->o;
     a->v = cli_realloc(a->v, (a->n + 1) * sizeof *a->v);
     variant *v = &a->v[a->n];
-    *v = (variant){.e = *model, .row = *row, .alone = same == NONE};
+    *v = (variant){.e = *model, .row = *row, .alone = alone};
     snprintf(v->fuse, sizeof v->fuse, "%s", fuse);
     cli_session_wish wish = {
         .n_ctx = row->n_depth + row->n_prompt + row->n_gen, .n_ubatch = o->n_ubatch, .fuse = v->fuse};
     tn_status status = cli_open_session(&v->e, &wish, err);
     if (status) return status;
-    *idle = same < a->n && hash_of(v) == hash_of(&a->v[same]);
-    if (*idle) {
-        tn_session_close(&v->e.session);
-        return TN_OK;
-    }
+    v->hash = bench_test_hash(&v->e, row);
+    for (size_t i = 0; i < a->n && a->n > NONE; i++) /* what is compared with another is another question */
+        if (a->v[i].hash == v->hash && (i <= NONE || a->v[i].alone == alone)) {
+            *place = i;
+            tn_session_close(&v->e.session);
+            return TN_OK;
+        }
+    *place = a->n;
     v->row.seconds = cli_realloc(NULL, (size_t)o->repetitions * sizeof *v->row.seconds);
     a->n++;
     return TN_OK;
 }
 
-static tn_status open_all(ablation *a, const cli_engine *model, const bench_row *row, tn_error *err) {
-    bool idle, alone_idle;
+/* To a list of words; what has no room is cut. */
+static void add_words(char *list, size_t cap, const char *first, const char *second, const char *third) {
+    size_t n = strlen(list);
+    snprintf(list + n, cap - n, "%s%s%s%s", n ? ", " : "", first, second, third);
+}
+
+/* Whose plan a choice has, where that is neither its own nor what it is compared with. */
+static void name_twin(ablation *a, const char *fuse, size_t place, size_t base) {
+    const variant *v = &a->v[place];
+    if (v->hash != a->v[base].hash && strcmp(v->fuse, fuse))
+        add_words(a->twins, sizeof a->twins, fuse, " = ", v->fuse);
+}
+
+/* A rule left out, and alone. */
+static tn_status add_rule(ablation *a, const cli_engine *model, const bench_row *row, const char *rule,
+                          tn_error *err) {
     char left_out[64];
-    tn_status status = add_variant(a, model, row, "all", SIZE_MAX, &idle, err);
-    if (!status) status = add_variant(a, model, row, "none", SIZE_MAX, &idle, err);
-    for (int32_t i = 0; tn_rule_name(i) && !status; i++) {
-        snprintf(left_out, sizeof left_out, "-%s", tn_rule_name(i));
-        status = add_variant(a, model, row, left_out, ALL, &idle, err);
-        if (!status) status = add_variant(a, model, row, tn_rule_name(i), NONE, &alone_idle, err);
-        if (status || !idle || !alone_idle) continue;
-        size_t n = strlen(a->idle);
-        snprintf(a->idle + n, sizeof a->idle - n, "%s%s", n ? ", " : "", tn_rule_name(i));
-    }
+    size_t without, alone;
+    snprintf(left_out, sizeof left_out, "-%s", rule);
+    tn_status status = add_variant(a, model, row, left_out, false, &without, err);
+    if (!status) status = add_variant(a, model, row, rule, true, &alone, err);
+    if (status) return status;
+    name_twin(a, left_out, without, ALL);
+    name_twin(a, rule, alone, NONE);
+    if (a->v[without].hash == a->v[ALL].hash && a->v[alone].hash == a->v[NONE].hash)
+        add_words(a->idle, sizeof a->idle, rule, "", "");
+    return TN_OK;
+}
+
+static tn_status open_all(ablation *a, const cli_engine *model, const bench_row *row, tn_error *err) {
+    size_t unused;
+    tn_status status = add_variant(a, model, row, "all", false, &unused, err);
+    if (!status) status = add_variant(a, model, row, "none", false, &unused, err);
+    for (int32_t i = 0; tn_rule_name(i) && !status; i++) status = add_rule(a, model, row, tn_rule_name(i), err);
     for (size_t i = 0; i < a->n; i++) { /* they have stopped moving */
         a->v[i].row.fuse = a->v[i].fuse;
-        a->v[i].row.about = &model->about;
-        a->v[i].row.info = &a->v[i].e.info;
+        bench_row_runs_on(&a->v[i].row, &a->v[i].e);
     }
     return status;
 }
@@ -101,7 +123,7 @@ static void judge_all(ablation *a, int32_t n) {
         v->gain = cli_paired(with->row.seconds, without->row.seconds, (size_t)n);
         p[i] = i == ALL ? NAN : v->gain.p;
     }
-    cli_holm(p, a->n);
+    cli_holm_paired(p, a->n, (size_t)n);
     for (size_t i = 0; i < a->n; i++) a->v[i].gain.p = p[i];
     free(p);
 }
@@ -111,14 +133,13 @@ static void judge_all(ablation *a, int32_t n) {
 static void print_variant(const variant *v, bool is_all) {
     const bench_row *r = &v->row;
     cli_spread s = bench_speed(r);
-    char speed[64], gain[80] = "", chance[32] = "";
+    char speed[64], gain[80] = "", range[60] = "-", chance[32] = "";
     snprintf(speed, sizeof speed, "%.2f ± %.2f", s.mean, s.deviation);
-    if (!is_all)
-        snprintf(gain, sizeof gain, "%+.1f %% (%+.1f .. %+.1f)", 100 * (v->gain.ratio - 1), 100 * (v->gain.low - 1),
-                 100 * (v->gain.high - 1));
+    if (!isnan(v->gain.low))
+        snprintf(range, sizeof range, "%+.1f .. %+.1f", 100 * (v->gain.low - 1), 100 * (v->gain.high - 1));
+    if (!is_all) snprintf(gain, sizeof gain, "%+.1f %% (%s)", 100 * (v->gain.ratio - 1), range);
     if (!isnan(v->gain.p)) snprintf(chance, sizeof chance, "%.4f", v->gain.p);
-    printf("| %-20s | %8d | %21s | %26s | %8s | %-12s |\n", r->fuse,
-           r->n_prompt ? r->info->launches_prefill : r->info->launches_decode, speed, gain, chance,
+    printf("| %-20s | %8d | %21s | %26s | %8s | %-12s |\n", r->fuse, r->launches, speed, gain, chance,
            is_all ? "" : cli_verdict_name(cli_judge(v->gain.p, v->gain.ratio < 1)));
 }
 
@@ -133,19 +154,22 @@ static void print_table(const ablation *a, const cli_options *o) {
     for (size_t i = 0; i < a->n; i++)
         if (a->v[i].alone) print_variant(&a->v[i], false);
     putchar('\n');
-    if (*a->idle) cli_note(o, "these rules do not change the plan: %s", a->idle);
     fflush(stdout);
+    if (*a->twins) cli_note(o, "the same plan, measured once: %s", a->twins);
+    if (*a->idle) cli_note(o, "these rules do not change the plan: %s", a->idle);
 }
 
-static void put_rows(const ablation *a, bench_table *table) {
-    for (size_t i = 0; i < a->n; i++) {
+static tn_status put_rows(const ablation *a, bench_table *table, tn_error *err) {
+    tn_status status = TN_OK;
+    for (size_t i = 0; i < a->n && !status; i++) {
         variant *v = &a->v[i];
         v->row.more = json_pack("{s:s, s:o, s:o, s:o, s:o}", "gain_over", v->alone ? "none" : v->fuse, "gain",
                                 bench_json_real(v->gain.ratio - 1), "gain_low", bench_json_real(v->gain.low - 1),
                                 "gain_high", bench_json_real(v->gain.high - 1), "p", bench_json_real(v->gain.p));
-        bench_table_row(table, &v->row);
+        status = bench_table_row(table, &v->row, err);
         json_decref(v->row.more);
     }
+    return status;
 }
 
 static tn_status ablate(cli_engine *e, bench_table *table, const bench_row *row, tn_error *err) {
@@ -157,7 +181,7 @@ static tn_status ablate(cli_engine *e, bench_table *table, const bench_row *row,
         if (bench_for_people(e->o))
             print_table(&a, e->o);
         else
-            put_rows(&a, table);
+            status = put_rows(&a, table, err);
     }
     for (size_t i = 0; i < a.n; i++) {
         tn_session_close(&a.v[i].e.session);

@@ -1,6 +1,6 @@
 /* tenon bench --against PATH: a peer's llama-bench and this program in turn on the same files, threads and tests, -r rounds of
  * one run each, the first of a round in turn, so that a machine that drifts drifts for both; what the rounds' ratios say is
- * tested in pairs. Beside decoding stands the share of the memory's read rate that the weights alone make up: the rate is
+ * tested in pairs, and all tests are judged together, so the table is printed in the end. Beside decoding stands the share of the memory's read rate that the weights alone make up: the rate is
  * measured right before and right after each run, since that of a shared machine changes from one second to the next,
  * and the median is that of the rounds' shares. */
 #include "bench.h"
@@ -59,16 +59,15 @@ static tn_status run_program(char *const *argv, char **text, size_t *len, tn_err
 /* What the peer is asked to do: the same test with the same choices. "-dev none": a build with GPUs would use one for prompts
  * even with -ngl 0. */
 static void peer_words(const cli_options *o, const bench_row *r, char *out, size_t cap) {
-    static const char *const types[] = {"f16", "q8_0", "f32"};
-    bool on_cpu = !o->backend || !strncmp(o->backend, "cpu", 3);
+    const char *type = bench_kv_type(o);
     char test[80];
     if (r->n_prompt && r->n_gen)
         snprintf(test, sizeof test, "-p 0 -n 0 -pg %d,%d", r->n_prompt, r->n_gen);
     else
         snprintf(test, sizeof test, "-p %d -n %d", r->n_prompt, r->n_gen);
     snprintf(out, cap, "%s -d %d -t %d -ub %d -ctk %s -ctv %s -fa 1 %s%s -r 1 -o json", test, r->n_depth, r->threads,
-             o->n_ubatch ? o->n_ubatch : 512, types[o->kv_type], types[o->kv_type],
-             on_cpu ? "-ngl 0 -dev none" : "-ngl 99", o->no_warmup ? " --no-warmup" : "");
+             o->n_ubatch ? o->n_ubatch : 512, type, type, cli_on_cpu(o) ? "-ngl 0 -dev none" : "-ngl 99",
+             o->no_warmup ? " --no-warmup" : "");
 }
 
 /* Tokens a second of one run of the peer. */
@@ -141,53 +140,97 @@ static json_t *numbers(const double *v, int32_t n) {
     return list;
 }
 
-/* Our row with the peer's figures behind it. */
-static void put_row(bench_table *table, contest *c, const cli_ratio *r) {
-    int32_t n = c->row.n_runs;
-    cli_spread peer = cli_spread_of(c->peer, (size_t)n);
-    c->row.more =
-        json_pack("{s:s, s:f, s:o, s:o, s:o, s:f, s:f, s:o, s:f, s:f, s:o}", "test", c->row.test, "ratio", r->ratio,
-                  "ratio_low", bench_json_real(r->low), "ratio_high", bench_json_real(r->high), "p",
-                  bench_json_real(r->p), "peer_avg_ts", peer.mean, "peer_stddev_ts", peer.deviation,
-                  "peer_samples_ts", numbers(c->peer, n), "peak_bytes_per_second", cli_median(c->peaks, (size_t)n),
-                  "share", cli_median(c->shares, (size_t)n), "share_samples", numbers(c->shares, n));
-    bench_table_row(table, &c->row);
-    json_decref(c->row.more);
+/* A test that is done, with its fields made: its model is closed before all tests are. */
+typedef struct match {
+    const char *path;
+    char test[48];
+    int32_t threads;
+    cli_spread peer, ours; /* tokens a second */
+    cli_ratio ratio;       /* p: of all tests together, once they are judged */
+    double share;
+    json_t *fields; /* NULL: the table is for people */
+} match;
+
+typedef struct matches {
+    match *v;
+    size_t n;
+} matches;
+
+static cli_verdict verdict_of(const match *m) {
+    return cli_judge(m->ratio.p, m->ratio.ratio < 1);
 }
 
-static void print_row(const contest *c, const cli_ratio *r, bool first) {
-    const bench_row *row = &c->row;
-    double share = cli_median(c->shares, (size_t)row->n_runs);
-    cli_spread peer = cli_spread_of(c->peer, (size_t)row->n_runs), ours = bench_speed(row);
-    char of_peak[20] = "", theirs[40], mine[40], range[40] = "-";
-    if (share > 0) snprintf(of_peak, sizeof of_peak, "%.0f %%", 100 * share);
-    snprintf(theirs, sizeof theirs, "%.1f ± %.1f", peer.mean, peer.deviation);
-    snprintf(mine, sizeof mine, "%.1f ± %.1f", ours.mean, ours.deviation);
+/* Our row with the peer's figures behind it; p and the verdict are not known yet. */
+static tn_status make_fields(const bench_table *table, contest *c, match *m, tn_error *err) {
+    int32_t n = c->row.n_runs;
+    c->row.more =
+        json_pack("{s:s, s:o, s:o, s:o, s:n, s:n, s:f, s:f, s:o, s:f, s:f, s:o}", "test", c->row.test, "ratio",
+                  bench_json_real(m->ratio.ratio), "ratio_low", bench_json_real(m->ratio.low), "ratio_high",
+                  bench_json_real(m->ratio.high), "p", "verdict", "peer_avg_ts", m->peer.mean, "peer_stddev_ts",
+                  m->peer.deviation, "peer_samples_ts", numbers(c->peer, n), "peak_bytes_per_second",
+                  cli_median(c->peaks, (size_t)n), "share", m->share, "share_samples", numbers(c->shares, n));
+    tn_status status = bench_table_fields(table, &c->row, &m->fields, err);
+    json_decref(c->row.more);
+    return status;
+}
+
+static tn_status keep(bench_table *table, contest *c, tn_error *err) {
+    matches *all = table->data;
+    size_t n = (size_t)c->row.n_runs;
+    match m = {.path = c->row.path,
+               .threads = c->row.threads,
+               .peer = cli_spread_of(c->peer, n),
+               .ours = bench_speed(&c->row),
+               .ratio = cli_paired(c->peer, c->ours, n),
+               .share = cli_median(c->shares, n)};
+    snprintf(m.test, sizeof m.test, "%s", c->row.test);
+    tn_status status = bench_for_people(table->o) ? TN_OK : make_fields(table, c, &m, err);
+    if (status) return status;
+    all->v = cli_realloc(all->v, (all->n + 1) * sizeof *all->v);
+    all->v[all->n++] = m;
+    return TN_OK;
+}
+
+static void judge(const matches *all, int32_t rounds) {
+    double *p = cli_realloc(NULL, all->n * sizeof *p);
+    for (size_t i = 0; i < all->n; i++) p[i] = all->v[i].ratio.p;
+    cli_holm_paired(p, all->n, (size_t)rounds);
+    for (size_t i = 0; i < all->n; i++) all->v[i].ratio.p = p[i];
+    free(p);
+}
+
+static void print_match(const match *m) {
+    const cli_ratio *r = &m->ratio;
+    char of_peak[20] = "", theirs[40], mine[40], ratio[20] = "-", range[40] = "-", chance[20] = "-";
+    if (m->share > 0) snprintf(of_peak, sizeof of_peak, "%.0f %%", 100 * m->share);
+    snprintf(theirs, sizeof theirs, "%.1f ± %.1f", m->peer.mean, m->peer.deviation);
+    snprintf(mine, sizeof mine, "%.1f ± %.1f", m->ours.mean, m->ours.deviation);
+    if (!isnan(r->ratio)) snprintf(ratio, sizeof ratio, "%.2f", r->ratio);
     if (!isnan(r->low)) snprintf(range, sizeof range, "%.2f .. %.2f", r->low, r->high);
-    if (first) {
-        printf("| %-38s | %7s | %15s | %18s | %18s | %6s | %13s | %8s |\n", "model", "threads", "test", "peer t/s",
-               "tenon t/s", "ratio", "95 % of it", "of peak");
-        puts("| -------------------------------------- | ------: | --------------: | -----------------: | "
-             "-----------------: | -----: | ------------: | -------: |");
-    }
-    printf("| %-38s | %7d | %15s | %19s | %19s | %6.2f | %13s | %8s |\n", bench_base_name(row->path), row->threads,
-           row->test, theirs, mine, r->ratio, range, of_peak);
+    if (!isnan(r->p)) snprintf(chance, sizeof chance, "%.4f", r->p);
+    printf("| %-38s | %7d | %15s | %19s | %19s | %6s | %13s | %8s | %-12s | %8s |\n", bench_base_name(m->path),
+           m->threads, m->test, theirs, mine, ratio, range, chance, cli_verdict_name(verdict_of(m)), of_peak);
+}
+
+static void print_table(const matches *all) {
+    if (!all->n) return;
+    printf("| %-38s | %7s | %15s | %18s | %18s | %6s | %13s | %8s | %-12s | %8s |\n", "model", "threads", "test",
+           "peer t/s", "tenon t/s", "ratio", "95 % of it", "p (Holm)", "tenon is", "of peak");
+    puts("| -------------------------------------- | ------: | --------------: | -----------------: | "
+         "-----------------: | -----: | ------------: | -------: | ------------ | -------: |");
+    for (size_t i = 0; i < all->n; i++) print_match(&all->v[i]);
     fflush(stdout);
 }
 
-static void show(bench_table *table, contest *c) {
-    cli_ratio r = cli_paired(c->peer, c->ours, (size_t)c->row.n_runs);
-    size_t n = (size_t)table->n_rows;
-    table->p = cli_realloc(table->p, (n + 1) * sizeof *table->p);
-    table->slower = cli_realloc(table->slower, (n + 1) * sizeof *table->slower);
-    table->p[n] = r.p;
-    table->slower[n] = r.ratio < 1;
-    if (bench_for_people(table->o)) {
-        print_row(c, &r, n == 0);
-        table->n_rows++;
-    } else {
-        put_row(table, c, &r);
+/* Of the fields only those that the format has. */
+static void put_rows(bench_table *table, const matches *all) {
+    for (size_t i = 0; i < all->n; i++) {
+        match *m = &all->v[i];
+        json_object_update_existing_new(m->fields, json_pack("{s:o, s:s}", "p", bench_json_real(m->ratio.p),
+                                                             "verdict", cli_verdict_name(verdict_of(m))));
+        bench_table_put(table, m->fields);
     }
+    bench_table_end(table);
 }
 
 static tn_status against(cli_engine *e, bench_table *table, const bench_row *row, tn_error *err) {
@@ -195,42 +238,43 @@ static tn_status against(cli_engine *e, bench_table *table, const bench_row *row
     contest c = {.row = *row};
     double **lists[] = {&c.peer, &c.ours, &c.peaks, &c.shares, &c.row.seconds};
     c.row.fuse = o->fuses.n ? o->fuses.v[0] : "all";
-    c.row.about = &e->about;
-    c.row.info = &e->info;
     cli_session_wish wish = {
         .n_ctx = row->n_depth + row->n_prompt + row->n_gen, .n_ubatch = o->n_ubatch, .fuse = c.row.fuse};
     tn_status status = cli_open_session(e, &wish, err);
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         *lists[i] = cli_realloc(NULL, (size_t)o->repetitions * sizeof **lists[i]);
-    if (!status) status = run_rounds(e, &c, err);
-    if (!status) show(table, &c);
+    if (status) goto done;
+    bench_row_runs_on(&c.row, e);
+    status = run_rounds(e, &c, err);
+    if (!status) status = keep(table, &c, err);
+done:
     tn_session_close(&e->session);
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) free(*lists[i]);
     return status;
 }
 
-/* Slower, and not by chance, all tests taken together. */
-static tn_status judge(const bench_table *t, tn_error *err) {
-    int slower = 0, untold = 0;
-    cli_holm(t->p, (size_t)t->n_rows);
-    for (int32_t i = 0; i < t->n_rows; i++) {
-        cli_verdict v = cli_judge(t->p[i], t->slower[i]);
-        slower += v == CLI_WORSE;
-        untold += v == CLI_UNTOLD;
-    }
-    if (untold) cli_note(t->o, "a ratio can be told from chance only with %d rounds or more (-r)", CLI_FEW);
+static tn_status fail_if_slower(const matches *all, const cli_options *o, tn_error *err) {
+    int slower = 0;
+    size_t needed = cli_pairs_needed(all->n);
+    for (size_t i = 0; i < all->n; i++) slower += verdict_of(&all->v[i]) == CLI_WORSE;
+    if ((size_t)o->repetitions < needed)
+        cli_note(o, "with so many tests ratios can be told from chance only with %zu rounds or more (-r)", needed);
     if (!slower) return TN_OK;
-    return cli_fail(err, TN_ERR_CHECK, "slower than the peer in %d of %d tests", slower, t->n_rows);
+    return cli_fail(err, TN_ERR_CHECK, "slower than the peer in %d of %zu tests", slower, all->n);
 }
 
 tn_status bench_against(const cli_options *o, tn_error *err) {
     if (o->fuses.n > 1) return cli_fail(err, TN_ERR_USAGE, "--against takes one choice of --fuse");
     if (o->act == TN_ACT_F32) cli_note(o, "--act f32 is ours alone: the peer has no such choice");
-    bench_table table = {.o = o};
+    matches all = {0};
+    bench_table table = {.o = o, .data = &all};
     tn_status status = bench_each_test(o, &table, against, err);
-    if (!bench_for_people(o)) bench_table_end(&table);
-    if (!status) status = judge(&table, err);
-    free(table.p);
-    free(table.slower);
+    judge(&all, o->repetitions); /* after a failure, too: the tests before it are done */
+    if (bench_for_people(o))
+        print_table(&all);
+    else
+        put_rows(&table, &all);
+    if (!status) status = fail_if_slower(&all, o, err);
+    free(all.v);
     return status;
 }

@@ -9,9 +9,16 @@
 #include <string.h>
 
 /* What is measured, or follows from other fields: it neither tells tests apart nor makes two files unlike. */
-static const char *const measured[] = {"test_time", "avg_ns",       "stddev_ns",  "avg_ts",
-                                       "stddev_ts", "samples_ns",   "samples_ts", "plan_hash",
-                                       "launches",  "decode_bytes", "kv_bytes",   "build_number"};
+/* clang-format off */
+static const char *const measured[] = {
+    "test_time", "avg_ns", "stddev_ns", "avg_ts", "stddev_ts", "samples_ns", "samples_ts",
+    "plan_hash", "launches", "decode_bytes", "kv_bytes", "build_number",
+    /* --against */
+    "test", "ratio", "ratio_low", "ratio_high", "p", "verdict", "peer_avg_ts", "peer_stddev_ts", "peer_samples_ts",
+    "peak_bytes_per_second", "share", "share_samples",
+    /* --ablate */
+    "gain_over", "gain", "gain_low", "gain_high"};
+/* clang-format on */
 /* What always tells tests apart. */
 static const char *const tests[] = {"n_prompt", "n_gen", "n_depth"};
 
@@ -170,7 +177,7 @@ static void compare_test(comparison *c, const json_t *row) {
     result r = {.a = gather(c, c->a, row, by_row), .b = gather(c, c->b, row, by_row)};
     describe(c, row, r.name, sizeof r.name);
     if (!n_b) {
-        json_array_append_new(c->missing, cli_json_text(r.name, strlen(r.name)));
+        json_array_append_new(c->missing, bench_json_text(r.name));
         return;
     }
     r.p = cli_welch(r.a, r.b);
@@ -192,15 +199,18 @@ static cli_verdict verdict_of(const result *r) {
 
 /* ---- the table ---- */
 
+static bool as_json(const cli_options *o) {
+    return o->json || o->table == CLI_TABLE_JSON;
+}
+
 static void print_json(const comparison *c) {
     json_t *list = json_array();
     for (size_t i = 0; i < c->n; i++) {
         const result *r = &c->results[i];
-        json_array_append_new(list,
-                              json_pack("{s:o, s:o, s:o, s:o, s:o, s:s}", "test",
-                                        cli_json_text(r->name, strlen(r->name)), "a", bench_json_spread(r->a), "b",
-                                        bench_json_spread(r->b), "ratio", bench_json_real(r->b.mean / r->a.mean), "p",
-                                        bench_json_real(r->p), "verdict", cli_verdict_name(verdict_of(r))));
+        json_array_append_new(list, json_pack("{s:o, s:o, s:o, s:o, s:o, s:s}", "test", bench_json_text(r->name), "a",
+                                              bench_json_spread(r->a), "b", bench_json_spread(r->b), "ratio",
+                                              bench_json_real(r->b.mean / r->a.mean), "p", bench_json_real(r->p),
+                                              "verdict", cli_verdict_name(verdict_of(r))));
     }
     cli_out_json(json_pack("{s:o, s:O, s:O}", "tests", list, "unlike", c->unlike, "missing", c->missing));
 }
@@ -244,7 +254,7 @@ static tn_status compare_rows(comparison *c, tn_error *err) {
         if (!is_again(c, c->a, i)) compare_test(c, json_array_get(c->a, i));
     if (!c->n) return cli_fail(err, TN_ERR_INPUT, "the two files have no test in common");
     correct(c);
-    (c->o->json ? print_json : print_text)(c);
+    (as_json(c->o) ? print_json : print_text)(c);
     for (size_t i = 0; i < json_array_size(c->b); i++) {
         const json_t *row = json_array_get(c->b, i);
         if (is_again(c, c->b, i) || count_rows(c, c->a, row)) continue;
@@ -263,6 +273,8 @@ static tn_status compare_rows(comparison *c, tn_error *err) {
 }
 
 tn_status bench_compare(const cli_options *o, tn_error *err) {
+    if (o->table != CLI_TABLE_MD && !as_json(o))
+        return cli_fail(err, TN_ERR_USAGE, "--compare prints a table or, with -o json, JSON");
     comparison c = {.o = o, .keys = json_object(), .unlike = json_object(), .missing = json_array()};
     tn_status status = read_rows(o->compared[0], &c.a, err);
     if (!status) status = read_rows(o->compared[1], &c.b, err);

@@ -15,10 +15,14 @@ void cli_on_progress(void *data, const char *what, double done) {
     cli_show_progress(data, what, done);
 }
 
+bool cli_on_cpu(const cli_options *o) {
+    return !o->backend || !strncmp(o->backend, "cpu", 3);
+}
+
 /* All layers run on the backend: -ngl may only say so. Who asks for layers on a GPU and gets the CPU is told. */
 static tn_status check_gpu_layers(const cli_options *o, int32_t n_layer, tn_error *err) {
     const char *said = o->gpu_layers;
-    bool on_cpu = !o->backend || !strncmp(o->backend, "cpu", 3);
+    bool on_cpu = cli_on_cpu(o);
     if (!said || !strcmp(said, "-1")) return TN_OK;
     char *end;
     long n = strtol(said, &end, 10);

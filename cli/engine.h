@@ -18,6 +18,8 @@ typedef struct cli_engine {
 void cli_on_log(void *data, tn_log_level level, const char *line);
 void cli_on_progress(void *data, const char *what, double done);
 
+bool cli_on_cpu(const cli_options *o);
+
 /* The parts of a session that verbs choose for themselves. */
 typedef struct cli_session_wish {
     const char *path; /* the model */

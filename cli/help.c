@@ -10,7 +10,9 @@
 void cli_print_usage(FILE *to) {
     fprintf(to, "tenon VERB [options]\n\n");
     for (const cli_verb *v = cli_verbs; v->name; v++) fprintf(to, "  %-10s  %s\n", v->name, v->help);
-    fprintf(to, "\ntenon VERB -h lists the options of a verb; tenon --version tells the version.\n");
+    fprintf(to, "\ntenon VERB -h lists the options of a verb; tenon help --format man|bash|zsh|fish prints a manual "
+                "page or a shell's\n"
+                "completion; tenon --version tells the version.\n");
 }
 
 void cli_print_help(const cli_verb *verb) {
@@ -46,8 +48,13 @@ static void words_of(const cli_option_info *r, char *out, size_t cap) {
     out[n] = 0;
 }
 
+/* What an option's argument is by its name in the table. */
 static bool takes_file(const char *arg) {
-    return arg && (strstr(arg, "FILE") || strstr(arg, "OUT") || strstr(arg, "json ") || strstr(arg, "IN"));
+    return arg && (!strncmp(arg, "FILE", 4) || strstr(arg, ".json") || !strcmp(arg, "PATH"));
+}
+
+static bool takes_folder(const char *arg) {
+    return arg && !strcmp(arg, "DIR");
 }
 
 /* ---- a manual page ---- */
@@ -83,6 +90,15 @@ static void man_option(const cli_option_info *r) {
     puts(r->needed ? " (needed)" : "");
 }
 
+/* Whether an option is shown once for all verbs: the same row of the table serves several of them. */
+static bool is_common(const cli_option_info *option) {
+    cli_option_info r;
+    int verbs = 0;
+    for (const cli_verb *v = cli_verbs; v->name; v++)
+        for (size_t i = 0; cli_option_at(v, i, &r); i++) verbs += r.help == option->help;
+    return verbs > 3;
+}
+
 static void man_verb(const cli_verb *v) {
     cli_option_info r;
     printf(".SS tenon %s", v->name);
@@ -90,8 +106,41 @@ static void man_verb(const cli_verb *v) {
     putchar('\n');
     roff(v->help);
     puts(".");
-    for (size_t i = 0; cli_option_at(v, i, &r); i++) man_option(&r);
+    for (size_t i = 0; cli_option_at(v, i, &r); i++)
+        if (!is_common(&r)) man_option(&r);
+    puts(".PP\nAnd of the common options:");
+    for (size_t i = 0; cli_option_at(v, i, &r); i++) {
+        if (!is_common(&r)) continue;
+        fputs("\\fB", stdout);
+        roff(r.name);
+        puts("\\fR");
+    }
 }
+
+/* Of two rows for one name, say -p, each has its turn. */
+static void man_common(void) {
+    const char *seen[100];
+    int n = 0;
+    cli_option_info r;
+    puts(".SH COMMON OPTIONS");
+    for (const cli_verb *v = cli_verbs; v->name; v++)
+        for (size_t i = 0; cli_option_at(v, i, &r); i++) {
+            bool known = !is_common(&r) || n == sizeof seen / sizeof *seen;
+            for (int k = 0; k < n; k++) known |= seen[k] == r.help;
+            if (known) continue;
+            seen[n++] = r.help;
+            man_option(&r);
+        }
+}
+
+static const char *const examples[][2] = {
+    {"an answer", "tenon run -m model.gguf -p 'Why is the sky blue?' -n 100"},
+    {"what was fused, as a page", "tenon explain -m model.gguf --format html > plan.html"},
+    {"where the time goes, fused beside unfused", "tenon profile -m model.gguf -p 0 -n 64 --compare"},
+    {"a regression since yesterday?",
+     "tenon bench -m model.gguf -o json > new.json && tenon bench --compare old.json new.json"},
+    {"is a GPU right?", "tenon verify --ops -b webgpu && tenon verify -m model.gguf -b webgpu"},
+};
 
 static void print_man(void) {
     static const struct {
@@ -114,6 +163,13 @@ static void print_man(void) {
          "Data goes to the standard output, talk to the standard error. Options that llama.cpp's tools have too bear "
          "the same names, but for \\-b, the backend.\n.SH VERBS");
     for (const cli_verb *v = cli_verbs; v->name; v++) man_verb(v);
+    man_common();
+    puts(".SH EXAMPLES");
+    for (size_t i = 0; i < sizeof examples / sizeof *examples; i++) {
+        printf(".TP\n%s\n", examples[i][0]);
+        roff(examples[i][1]);
+        putchar('\n');
+    }
     puts(".SH EXIT STATUS");
     for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
         printf(".TP\n.B %d\n%s\n", codes[i].code, codes[i].what);
@@ -126,13 +182,14 @@ static void bash_values(const cli_verb *v) {
     for (size_t i = 0; cli_option_at(v, i, &r); i++) {
         char words[1500];
         words_of(&r, words, sizeof words);
-        if (!*words && !takes_file(r.arg)) continue;
+        if (!*words && !takes_file(r.arg) && !takes_folder(r.arg)) continue;
         printf("        %s:%s", v->name, r.name);
         if (r.alias) printf("|%s:%s", v->name, r.alias);
-        if (*words)
-            printf(") COMPREPLY=($(compgen -W '%s' -- \"$now\")); return;;\n", words);
+        if (*words) /* of a list, its last word */
+            printf(") COMPREPLY=($(compgen -P \"${now%%\"${now##*,}\"}\" -W '%s' -- \"${now##*,}\")); return;;\n",
+                   words);
         else
-            puts(") COMPREPLY=($(compgen -f -- \"$now\")); return;;");
+            printf(") COMPREPLY=($(compgen -%c -- \"$now\")); return;;\n", takes_file(r.arg) ? 'f' : 'd');
     }
 }
 
@@ -145,12 +202,13 @@ static void print_bash(void) {
          "    if [ \"$COMP_CWORD\" = 1 ]; then");
     printf("        COMPREPLY=($(compgen -W '");
     for (const cli_verb *v = cli_verbs; v->name; v++) printf("%s ", v->name);
-    puts("--help --version' -- \"$now\")); return\n"
+    puts("help --help --version' -- \"$now\")); return\n"
          "    fi\n"
-         "    case $verb:$before in");
+         "    case $verb:$before in\n"
+         "        help:--format) COMPREPLY=($(compgen -W 'man bash zsh fish' -- \"$now\")); return;;");
     for (const cli_verb *v = cli_verbs; v->name; v++) bash_values(v);
     puts("    esac\n"
-         "    local options=\n"
+         "    local options=--format\n"
          "    case $verb in");
     for (const cli_verb *v = cli_verbs; v->name; v++) {
         printf("        %s) options='", v->name);
@@ -195,6 +253,8 @@ static void zsh_option(const cli_option_info *r, const char *name) {
             printf("(%s)", words);
         else if (takes_file(r->arg))
             fputs("_files", stdout);
+        else if (takes_folder(r->arg))
+            fputs("_files -/", stdout);
     }
     puts("' \\");
 }
@@ -211,7 +271,8 @@ static void print_zsh(void) {
         zsh_text(v->help);
         puts("'");
     }
-    puts("    )\n"
+    puts("        'help:options, a manual page, completion'\n"
+         "    )\n"
          "    if (( CURRENT == 2 )); then\n"
          "        _describe verb verbs\n"
          "        return\n"
@@ -219,7 +280,8 @@ static void print_zsh(void) {
          "    local verb=$words[2]\n"
          "    shift words\n"
          "    (( CURRENT-- ))\n"
-         "    case $verb in");
+         "    case $verb in\n"
+         "        help) _arguments '--format[]:format:(man bash zsh fish)';;");
     for (const cli_verb *v = cli_verbs; v->name; v++) {
         printf("        %s) _arguments \\\n", v->name);
         for (size_t i = 0; cli_option_at(v, i, &r); i++) {
@@ -254,7 +316,9 @@ static void fish_name(const char *name) {
 static void print_fish(void) {
     cli_option_info r;
     puts("# fish completion for tenon, made by `tenon help --format fish`\n"
-         "complete -c tenon -n __fish_use_subcommand -f");
+         "complete -c tenon -n __fish_use_subcommand -f\n"
+         "complete -c tenon -n __fish_use_subcommand -a help -d 'options, a manual page, completion'\n"
+         "complete -c tenon -n '__fish_seen_subcommand_from help' -l format -x -a 'man bash zsh fish'");
     for (const cli_verb *v = cli_verbs; v->name; v++) {
         printf("complete -c tenon -n __fish_use_subcommand -a %s -d '", v->name);
         fish_text(v->help);
@@ -267,6 +331,7 @@ static void print_fish(void) {
             if (r.alias) fish_name(r.alias);
             if (r.arg) fputs(takes_file(r.arg) ? " -r" : " -x", stdout);
             if (*words) printf(" -a '%s'", words);
+            if (takes_folder(r.arg)) fputs(" -a '(__fish_complete_directories)'", stdout);
             fputs(" -d '", stdout);
             fish_text(r.help);
             puts("'");
@@ -281,7 +346,7 @@ tn_status cli_help(int argc, char **argv, tn_error *err) {
         const char *name;
         void (*print)(void);
     } formats[] = {{"man", print_man}, {"bash", print_bash}, {"zsh", print_zsh}, {"fish", print_fish}};
-    if (!argc) {
+    if (!argc || (argc == 1 && (!strcmp(argv[0], "-h") || !strcmp(argv[0], "--help")))) {
         cli_print_usage(stdout);
         return TN_OK;
     }

@@ -31,7 +31,7 @@ typedef struct cli_options {
     /* model and device */
     const char *model, *backend, *gpu_layers, *cache_dir, *webgpu_lib;
     int32_t threads, n_ctx, n_ubatch;
-    int kv_type, act; /* tn_kv_type, tn_act_type */
+    int kv_type, act;     /* tn_kv_type, tn_act_type */
     int cache_k, cache_v; /* kv_type in llama.cpp's two options; -1: not given */
     int flash_attn;       /* the place in its list of words; 0: not given */
     const char *fuse;

@@ -50,6 +50,7 @@ static tn_status time_sample(measurement *m, profile *p, int32_t sample, tn_erro
         p->begin += m->times[0].start;
         for (int32_t l = 0; l < p->n_launches && !status; l++) {
             to[l] += m->times[l].end - m->times[l].start;
+            p->kernel[l] = m->times[l];
             p->bytes[l] += (double)tn_launch_bytes(p->e->session, p->phase, l, n, past);
         }
         if (!status && sample < MAX_TRACED) profile_trace_step(m->trace, p, begin, end, m->times, n, past);
@@ -119,6 +120,7 @@ static void init(profile *p, const cli_engine *e, tn_phase phase, const char *fu
     p->launch = memset(cli_realloc(NULL, n * sizeof *p->launch), 0, n * sizeof *p->launch);
     n = (size_t)p->n_launches;
     p->bytes = memset(cli_realloc(NULL, n * sizeof *p->bytes), 0, n * sizeof *p->bytes);
+    p->kernel = memset(cli_realloc(NULL, n * sizeof *p->kernel), 0, n * sizeof *p->kernel);
 }
 
 /* ---- all of it ---- */
@@ -133,18 +135,21 @@ typedef struct job {
     bool any;
 } job;
 
-static void show(job *j, profile *p) {
+static tn_status show(job *j, profile *p, tn_error *err) {
     profile_make_regions(&p[0], j->n > 1 ? &p[1] : NULL);
     if (j->n > 1) profile_make_regions(&p[1], NULL);
     if (j->o->json) {
-        for (int32_t k = 0; k < j->n; k++) json_array_append_new(j->list, profile_json(&p[k], k == 0 && j->n > 1));
-        return;
+        for (int32_t k = 0; k < j->n; k++)
+            if (json_array_append_new(j->list, profile_json(&p[k], k == 0 && j->n > 1)))
+                return cli_fail(err, TN_ERR_INTERNAL, "the profile cannot be written as JSON");
+        return TN_OK;
     }
     if (j->any) putchar('\n');
     j->any = true;
     profile_print(&p[0]);
     if (j->n > 1) profile_print_comparison(&p[0], &p[1]);
     fflush(stdout);
+    return TN_OK;
 }
 
 static tn_status run_phase(job *j, tn_phase phase, tn_error *err) {
@@ -157,7 +162,7 @@ static tn_status run_phase(job *j, tn_phase phase, tn_error *err) {
     measurement m = {.o = j->o, .trace = j->trace, .ids = j->ids, .p = {&p[0], &p[1]}, .n = j->n};
     m.times = cli_realloc(NULL, (size_t)launches * sizeof *m.times);
     tn_status status = measure(&m, err);
-    if (!status) show(j, p);
+    if (!status) status = show(j, p, err);
     for (int32_t k = 0; k < j->n; k++) profile_free(&p[k]);
     free(m.times);
     return status;
@@ -182,10 +187,18 @@ static tn_status open_sessions(job *j, tn_error *err) {
 
 static tn_status check(const cli_options *o, tn_error *err) {
     if (!o->n_prompt && !o->n_predict) return cli_fail(err, TN_ERR_USAGE, "nothing to measure: -p and -n are both 0");
-    int32_t n_ubatch = o->n_ubatch ? o->n_ubatch : 512;
-    if (o->n_prompt % n_ubatch == 1) /* would be run by decode's plan */
-        return cli_fail(err, TN_ERR_USAGE, "-p %d leaves a step with one token", o->n_prompt);
     return TN_OK;
+}
+
+/* The plan that runs a prompt; its last step may not be another's. */
+static tn_status prompt_phase(const cli_engine *e, int32_t n_prompt, tn_phase *phase, tn_error *err) {
+    int32_t n_ubatch = e->info.n_ubatch, left = n_prompt % n_ubatch;
+    *phase = tn_phase_of(e->session, n_prompt < n_ubatch ? n_prompt : n_ubatch);
+    if (*phase != TN_PHASE_DECODE && (!left || tn_phase_of(e->session, left) == *phase)) return TN_OK;
+    return cli_fail(err, TN_ERR_USAGE,
+                    left == 1 ? "-p %d leaves a step with one token"
+                              : "-p %d leaves a step with %d tokens, which another plan runs",
+                    n_prompt, left);
 }
 
 tn_status cli_profile(const cli_options *given, tn_error *err) {
@@ -196,7 +209,9 @@ tn_status cli_profile(const cli_options *given, tn_error *err) {
     tn_status status = check(&o, err);
     if (!status) status = open_sessions(&j, err);
     if (!status) status = profile_trace_open(&j.trace, o.trace, err);
-    if (!status && o.n_prompt) status = run_phase(&j, TN_PHASE_PREFILL, err);
+    tn_phase phase = TN_PHASE_PREFILL;
+    if (!status && o.n_prompt) status = prompt_phase(&j.e[0], o.n_prompt, &phase, err);
+    if (!status && o.n_prompt) status = run_phase(&j, phase, err);
     if (!status && o.n_predict) status = run_phase(&j, TN_PHASE_DECODE, err);
     if (!status) status = profile_trace_close(&j.trace, err);
     if (!status && o.json) cli_out_json(json_incref(j.list));

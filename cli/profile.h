@@ -10,13 +10,14 @@
 typedef struct profile_region {
     char name[120]; /* "norm+matmuls attn_norm .. v" */
     const char *kind;
-    int32_t n;        /* launches */
-    double *seconds;  /* of each sample: all of them */
-    double *plain;    /* likewise, of the launches of the same nodes in the other plan; with --compare */
-    int32_t n_plain;  /* so many of those */
-    double mean;      /* of seconds */
-    double bytes;     /* of a sample, on average */
-    cli_ratio change; /* seconds over plain, sample by sample; p counts all regions together */
+    int32_t n;             /* launches */
+    double *seconds;       /* of each sample: all of them */
+    double *plain;         /* likewise, of the launches of the same nodes in the other plan; with --compare */
+    int32_t n_plain;       /* so many of those */
+    double mean;           /* of seconds */
+    double bytes;          /* of a sample, on average */
+    tn_launch_time kernel; /* what it takes: the least occupancy, the most of the rest; 0: not known */
+    cli_ratio change;      /* seconds over plain, sample by sample; p: Holm's, NaN also where nothing is fused */
 } profile_region;
 
 /* A phase of a session. A sample is a token that was generated, or a prompt. */
@@ -28,6 +29,7 @@ typedef struct profile {
     int32_t n_launches, n_samples;
     double *launch;          /* seconds of each launch: [sample][launch] */
     double *bytes;           /* of each launch, summed over samples */
+    tn_launch_time *kernel;  /* of each launch: what its kernel takes */
     double timed, untimed;   /* seconds of all samples, with launches timed and without */
     double begin;            /* of those timed, what passed before a step's first launch */
     double peak;             /* bytes a second, the most that was measured around the samples; 0: not known */
@@ -42,7 +44,7 @@ void profile_free(profile *p);
 
 void profile_print(const profile *p);
 void profile_print_comparison(const profile *p, const profile *plain);
-json_t *profile_json(const profile *p, bool compared);
+json_t *profile_json(const profile *p, bool compared); /* NULL: JSON cannot say it */
 
 /* A trace that Perfetto and chrome://tracing read. */
 typedef struct profile_trace profile_trace;

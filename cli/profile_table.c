@@ -73,6 +73,16 @@ static int longer(const void *a, const void *b) {
     return (x < y) - (x > y);
 }
 
+/* One node a launch in both plans: a difference is the clock's or the neighbours', not fusion's. */
+static bool is_unfused(const profile_region *r) {
+    return r->n == r->n_plain;
+}
+
+/* NULL: there is nothing to judge. */
+static const char *verdict_of(const profile_region *r) {
+    return is_unfused(r) ? NULL : cli_verdict_name(cli_judge(r->change.p, r->change.ratio > 1));
+}
+
 /* Adds up, and compares sample by sample with the other plan's launches. */
 static void sum_up(profile *p, const profile *other) {
     size_t n = (size_t)p->n_samples, n_all = (size_t)p->n_regions + 1;
@@ -91,12 +101,18 @@ static void sum_up(profile *p, const profile *other) {
         profile_region *r = i < p->n_regions ? &p->regions[i] : &p->all;
         r->mean = cli_spread_of(r->seconds, n).mean;
         if (other) r->change = cli_paired(r->plain, r->seconds, n);
-        chances[i] = r->change.p;
+        chances[i] = is_unfused(r) ? NAN : r->change.p;
     }
-    cli_holm(chances, n_all);
+    cli_holm_paired(chances, n_all, n);
     for (int32_t i = 0; i < p->n_regions; i++) p->regions[i].change.p = chances[i];
     p->all.change.p = chances[p->n_regions];
     free(chances);
+}
+
+static void add_kernel(tn_launch_time *sum, const tn_launch_time *one) {
+    if (!sum->registers || one->occupancy < sum->occupancy) sum->occupancy = one->occupancy;
+    if (one->registers > sum->registers) sum->registers = one->registers;
+    if (one->shared_bytes > sum->shared_bytes) sum->shared_bytes = one->shared_bytes;
 }
 
 void profile_make_regions(profile *p, const profile *other) {
@@ -106,6 +122,7 @@ void profile_make_regions(profile *p, const profile *other) {
         tn_launch_get_info(p->e->session, p->phase, l, &info);
         profile_region *r = find_region(p, &info);
         r->n++;
+        add_kernel(&r->kernel, &p->kernel[l]);
         r->bytes += p->bytes[l] / p->n_samples;
         for (int32_t s = 0; s < p->n_samples; s++) r->seconds[s] += *launch_seconds(p, s, l);
         if (other) add_plain(r, &info, other);
@@ -123,6 +140,7 @@ void profile_free(profile *p) {
     free(p->regions);
     free(p->launch);
     free(p->bytes);
+    free(p->kernel);
 }
 
 /* ---- text ---- */
@@ -144,25 +162,37 @@ static void print_head(const profile *p) {
     putchar('\n');
 }
 
-static void print_row(const profile *p, const char *name, int32_t calls, double seconds, double bytes) {
-    char of_peak[20] = "";
-    double share = bytes / seconds / p->peak;
-    if (p->peak > 0) snprintf(of_peak, sizeof of_peak, "%.1f %%%s", 100 * share, share > 1 ? " *" : "  ");
-    printf("| %-52s | %5d | %10.1f | %6.2f %% | %10.3f | %8.2f | %10s |\n", name, calls, 1e6 * seconds,
-           100 * seconds / p->all.mean, 1e-6 * bytes, 1e-9 * bytes / seconds, of_peak);
+/* Whether the device tells what kernels take: then there is a column for it. */
+static bool has_occupancy(const profile *p) {
+    return p->n_launches && p->kernel[0].occupancy > 0;
 }
 
-static void print_rule(void) {
+/* occupancy 0: not of one kernel */
+static void print_row(const profile *p, const char *name, int32_t calls, double seconds, double bytes,
+                      double occupancy) {
+    char of_peak[20] = "", occupied[20] = "";
+    double share = bytes / seconds / p->peak;
+    if (p->peak > 0) snprintf(of_peak, sizeof of_peak, "%.1f %%%s", 100 * share, share > 1 ? " *" : "  ");
+    printf("| %-52s | %5d | %10.1f | %6.2f %% | %10.3f | %8.2f | %10s |", name, calls, 1e6 * seconds,
+           100 * seconds / p->all.mean, 1e-6 * bytes, 1e-9 * bytes / seconds, of_peak);
+    if (occupancy > 0) snprintf(occupied, sizeof occupied, "%.0f %%", 100 * occupancy);
+    if (has_occupancy(p)) printf(" %8s |", occupied);
+    putchar('\n');
+}
+
+static void print_header(const profile *p, const char *first) {
+    bool more = has_occupancy(p);
+    printf("| %-52s | %5s | %10s | %8s | %10s | %8s | %10s |%s\n", first, "calls", "us", "share", "MB", "GB/s",
+           "of peak", more ? " occupied |" : "");
     printf("| ---------------------------------------------------- | ----: | ---------: | -------: | ---------: | "
-           "-------: | "
-           "---------: |\n");
+           "-------: | ---------: |%s\n",
+           more ? " -------: |" : "");
 }
 
 /* Regions of one kind together. */
 static void print_kinds(const profile *p) {
-    printf("\n| %-52s | %5s | %10s | %8s | %10s | %8s | %10s |\n", "by kind", "calls", "us", "share", "MB", "GB/s",
-           "of peak");
-    print_rule();
+    putchar('\n');
+    print_header(p, "by kind");
     for (int32_t i = 0; i < p->n_regions; i++) {
         const char *kind = p->regions[i].kind;
         int32_t calls = 0, first = 0;
@@ -176,29 +206,29 @@ static void print_kinds(const profile *p) {
             seconds += r->mean;
             bytes += r->bytes;
         }
-        print_row(p, kind, calls, seconds, bytes);
+        print_row(p, kind, calls, seconds, bytes, 0);
     }
 }
 
 void profile_print(const profile *p) {
     print_head(p);
-    printf("| %-52s | %5s | %10s | %8s | %10s | %8s | %10s |\n", "launch", "calls", "us", "share", "MB", "GB/s",
-           "of peak");
-    print_rule();
+    print_header(p, "launch");
     for (int32_t i = 0; i < p->n_regions; i++) {
         const profile_region *r = &p->regions[i];
-        print_row(p, r->name, r->n, r->mean, r->bytes);
+        print_row(p, r->name, r->n, r->mean, r->bytes, r->kernel.occupancy);
     }
-    print_row(p, "all", p->n_launches, p->all.mean, p->all.bytes);
+    print_row(p, "all", p->n_launches, p->all.mean, p->all.bytes, 0);
     print_kinds(p);
 }
 
 static void print_pair(const profile *p, const profile_region *r) {
-    char chance[20] = "-";
+    const char *verdict = verdict_of(r);
+    char change[20] = "-", chance[20] = "-";
+    if (!isnan(r->change.ratio)) snprintf(change, sizeof change, "%+.1f %%", 100 * (r->change.ratio - 1));
     if (!isnan(r->change.p)) snprintf(chance, sizeof chance, "%.4f", r->change.p);
-    printf("| %-52s | %5d | %10.1f | %5d | %10.1f | %+7.1f %% | %8s | %-12s |\n", r->name, r->n_plain,
-           1e6 * cli_spread_of(r->plain, (size_t)p->n_samples).mean, r->n, 1e6 * r->mean, 100 * (r->change.ratio - 1),
-           chance, cli_verdict_name(cli_judge(r->change.p, r->change.ratio > 1)));
+    printf("| %-52s | %5d | %10.1f | %5d | %10.1f | %9s | %8s | %-12s |\n", r->name, r->n_plain,
+           1e6 * cli_spread_of(r->plain, (size_t)p->n_samples).mean, r->n, 1e6 * r->mean, change, chance,
+           verdict ? verdict : "-");
 }
 
 void profile_print_comparison(const profile *p, const profile *plain) {
@@ -224,12 +254,17 @@ static json_t *json_region(const profile *p, const profile_region *r, bool compa
                           r->n, "seconds", json_spread(r->seconds, p->n_samples), "share",
                           bench_json_real(r->mean / p->all.mean), "bytes", r->bytes, "bytes_per_second",
                           bench_json_real(rate), "of_peak", bench_json_real(p->peak > 0 ? rate / p->peak : NAN));
+    if (r->kernel.occupancy > 0) {
+        json_object_set_new(j, "occupancy", json_real(r->kernel.occupancy));
+        json_object_set_new(j, "registers", json_integer(r->kernel.registers));
+        json_object_set_new(j, "shared_bytes", json_integer(r->kernel.shared_bytes));
+    }
     if (!compared) return j;
     json_object_set_new(j, "plain_calls", json_integer(r->n_plain));
     json_object_set_new(j, "plain_seconds", json_spread(r->plain, p->n_samples));
     json_object_set_new(j, "change", bench_json_real(r->change.ratio - 1));
     json_object_set_new(j, "p", bench_json_real(r->change.p));
-    json_object_set_new(j, "verdict", json_string(cli_verdict_name(cli_judge(r->change.p, r->change.ratio > 1))));
+    json_object_set_new(j, "verdict", json_pack("s?", verdict_of(r)));
     return j;
 }
 
@@ -239,12 +274,12 @@ json_t *profile_json(const profile *p, bool compared) {
     for (int32_t i = 0; i < p->n_regions; i++)
         json_array_append_new(regions, json_region(p, &p->regions[i], compared));
     snprintf(hash, sizeof hash, "%016" PRIx64, bench_plan_hash(&p->e->info, p->phase));
-    return json_pack("{s:s, s:o, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:o, s:o}",
-                     "build_version", tn_version(), "model_type",
-                     cli_json_text(p->e->about.type, strlen(p->e->about.type)), "device", p->e->about.backend,
-                     "phase", p->phase == TN_PHASE_DECODE ? "decode" : "prefill", "fuse", p->fuse, "plan_hash", hash,
-                     "n_tokens", p->n_tokens, "n_depth", p->depth, "samples", p->n_samples, "launches", p->n_launches,
-                     "launch_seconds", p->all.mean, "begin_seconds", p->begin / p->n_samples, "timed_seconds",
-                     p->timed / p->n_samples, "untimed_seconds", p->untimed / p->n_samples, "peak_bytes_per_second",
+    return json_pack("{s:s, s:o, s:o, s:s, s:o, s:s, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:o, s:o}",
+                     "build_version", tn_version(), "model_type", bench_json_text(p->e->about.type), "device",
+                     bench_json_text(p->e->about.backend), "phase", tn_phase_name(p->phase), "fuse",
+                     bench_json_text(p->fuse), "plan_hash", hash, "n_tokens", p->n_tokens, "n_depth", p->depth,
+                     "samples", p->n_samples, "launches", p->n_launches, "launch_seconds", p->all.mean,
+                     "begin_seconds", p->begin / p->n_samples, "timed_seconds", p->timed / p->n_samples,
+                     "untimed_seconds", p->untimed / p->n_samples, "peak_bytes_per_second",
                      bench_json_real(p->peak > 0 ? p->peak : NAN), "regions", regions);
 }

@@ -116,7 +116,10 @@ double cli_signed_rank(const double *difference, size_t n) {
 
 cli_ratio cli_paired(const double *a, const double *b, size_t n) {
     double *v = cli_realloc(NULL, n * sizeof *v);
-    for (size_t i = 0; i < n; i++) v[i] = log(b[i] / a[i]);
+    size_t given = n;
+    n = 0;
+    for (size_t i = 0; i < given; i++)
+        if (a[i] > 0 && b[i] / a[i] > 0 && isfinite(b[i] / a[i])) v[n++] = log(b[i] / a[i]);
     cli_ratio r = {.ratio = exp(cli_median(v, n)), .low = NAN, .high = NAN, .p = NAN, .n = n};
     if (n >= CLI_FEW) {
         size_t k = (size_t)(((double)n + 1) / 2 - 1.96 * sqrt((double)n) / 2); /* from either end */
@@ -148,6 +151,19 @@ void cli_holm(double *p, size_t n) {
         p[next] = least = fmax(least, fmin(1, (double)left * p[next]));
     }
     free(done);
+}
+
+size_t cli_pairs_needed(size_t n_tests) {
+    size_t n = CLI_FEW;
+    while (ldexp((double)n_tests, 1 - (int)n) >= CLI_CHANCE) n++;
+    return n;
+}
+
+void cli_holm_paired(double *p, size_t n, size_t n_pairs) {
+    size_t n_tests = 0;
+    for (size_t i = 0; i < n; i++) n_tests += !isnan(p[i]);
+    cli_holm(p, n);
+    for (size_t i = 0; i < n && n_pairs < cli_pairs_needed(n_tests); i++) p[i] = NAN;
 }
 
 cli_verdict cli_judge(double p, bool worse) {

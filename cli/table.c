@@ -48,6 +48,10 @@ json_t *bench_json_real(double v) {
     return isfinite(v) ? json_real(v) : json_null();
 }
 
+json_t *bench_json_text(const char *s) {
+    return cli_json_text(s, strlen(s));
+}
+
 json_t *bench_json_spread(cli_spread s) {
     return json_pack("{s:f, s:f, s:I}", "mean", s.mean, "stddev", s.deviation, "n", (json_int_t)s.n);
 }
@@ -71,10 +75,13 @@ static void format_count(char *out, size_t cap, uint64_t n) {
         snprintf(out, cap, "%.2f B", (double)n * 1e-9);
 }
 
-static const char *const kv_types[] = {"f16", "q8_0", "f32"}, *const act_types[] = {"int8", "f32"};
+const char *bench_kv_type(const cli_options *o) {
+    static const char *const names[] = {"f16", "q8_0", "f32"};
+    return names[o->kv_type];
+}
 
-static bool on_cpu(const cli_options *o) {
-    return !o->backend || !strncmp(o->backend, "cpu", 3);
+static const char *act_type(const cli_options *o) {
+    return o->act == TN_ACT_F32 ? "f32" : "int8";
 }
 
 /* As llama-bench calls the same: CPU, CUDA, WebGPU. */
@@ -82,7 +89,7 @@ static const char *backend(const cli_options *o) {
     static const char *const names[][2] = {{"cuda", "CUDA"}, {"webgpu", "WebGPU"}};
     for (size_t i = 0; i < 2 && o->backend; i++)
         if (!strncmp(o->backend, names[i][0], strlen(names[i][0]))) return names[i][1];
-    return on_cpu(o) ? "CPU" : o->backend;
+    return cli_on_cpu(o) ? "CPU" : o->backend;
 }
 
 enum { MAX_COLUMNS = 12 };
@@ -117,14 +124,14 @@ static void fill_columns(columns *c, const cli_options *o, const bench_row *r) {
     add_column(c, "size", 10, "%s", size);
     add_column(c, "params", 10, "%s", params);
     add_column(c, "backend", -10, "%s", backend(o));
-    if (on_cpu(o) || o->thread_counts.n) add_column(c, "threads", 7, "%d", r->threads);
+    if (cli_on_cpu(o) || o->thread_counts.n) add_column(c, "threads", 7, "%d", r->threads);
     if (r->info->n_ubatch != 512) add_column(c, "n_ubatch", 8, "%d", r->info->n_ubatch);
     if (o->kv_type != TN_KV_F16) {
-        add_column(c, "type_k", 6, "%s", kv_types[o->kv_type]);
-        add_column(c, "type_v", 6, "%s", kv_types[o->kv_type]);
+        add_column(c, "type_k", 6, "%s", bench_kv_type(o));
+        add_column(c, "type_v", 6, "%s", bench_kv_type(o));
     }
     if (o->flash_attn > 1) add_column(c, "fa", 4, "%s", "1");
-    if (o->act != TN_ACT_INT8) add_column(c, "act", 4, "%s", act_types[o->act]);
+    if (o->act != TN_ACT_INT8) add_column(c, "act", 4, "%s", act_type(o));
     add_column(c, "fuse", -8, "%s", r->fuse);
     add_column(c, "test", 15, "%s", r->test);
     add_column(c, "t/s", 20, "%.2f ± %.2f", s.mean, s.deviation);
@@ -161,14 +168,13 @@ static json_t *samples(const bench_row *r, bool per_second) {
 /* What ran where. */
 static json_t *setting_fields(const cli_options *o, const bench_row *r) {
     char processor[200];
-    const char *type = r->about->type;
     tn_processor_name(processor, sizeof processor);
-    return json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:i, s:i, s:i}", "build_commit", TN_COMMIT,
-                     "build_number", TN_COMMIT_NUMBER, "cpu_info", processor, "gpu_info",
-                     on_cpu(o) ? "" : r->about->backend, "backends", backend(o), "model_filename", r->path,
-                     "model_type", cli_json_text(type, strlen(type)), "model_size", (json_int_t)r->about->file_bytes,
-                     "model_n_params", (json_int_t)r->about->n_params, "n_batch", BENCH_BATCH, "n_ubatch",
-                     r->info->n_ubatch, "n_threads", r->threads);
+    return json_pack("{s:s, s:i, s:o, s:o, s:s, s:o, s:o, s:I, s:I, s:i, s:i, s:i}", "build_commit", TN_COMMIT,
+                     "build_number", TN_COMMIT_NUMBER, "cpu_info", bench_json_text(processor), "gpu_info",
+                     bench_json_text(cli_on_cpu(o) ? "" : r->about->backend), "backends", backend(o),
+                     "model_filename", bench_json_text(r->path), "model_type", bench_json_text(r->about->type),
+                     "model_size", (json_int_t)r->about->file_bytes, "model_n_params", (json_int_t)r->about->n_params,
+                     "n_batch", BENCH_BATCH, "n_ubatch", r->info->n_ubatch, "n_threads", r->threads);
 }
 
 /* "all" is -1. */
@@ -179,8 +185,8 @@ static int n_gpu_layers(const cli_options *o) {
 static json_t *option_fields(const cli_options *o) {
     return json_pack("{s:s, s:b, s:i, s:s, s:s, s:i, s:i, s:s, s:i, s:b, s:i, s:s, s:s, s:s, s:s, s:s, s:b, s:i, s:b,"
                      " s:b, s:i, s:i}",
-                     "cpu_mask", "0x0", "cpu_strict", 0, "poll", 50, "type_k", kv_types[o->kv_type], "type_v",
-                     kv_types[o->kv_type], "n_gpu_layers", n_gpu_layers(o), "n_cpu_moe", 0, "split_mode", "layer",
+                     "cpu_mask", "0x0", "cpu_strict", 0, "poll", 50, "type_k", bench_kv_type(o), "type_v",
+                     bench_kv_type(o), "n_gpu_layers", n_gpu_layers(o), "n_cpu_moe", 0, "split_mode", "layer",
                      "main_gpu", 0, "no_kv_offload", 0, "flash_attn", o->flash_attn > 1 ? 1 : -1, "devices", "auto",
                      "tensor_split", "0.00", "tensor_buft_overrides", "none", "load_mode", "auto", "lazy_mode",
                      "auto", "embeddings", 0, "no_op_offload", 0, "no_host", 0, "repack", 1, "fit_target", 0,
@@ -201,20 +207,10 @@ static json_t *test_fields(const bench_row *r) {
 static json_t *own_fields(const cli_options *o, const bench_row *r) {
     char hash[32];
     snprintf(hash, sizeof hash, "%016" PRIx64, r->info->plan_hash);
-    return json_pack("{s:b, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:I}", "use_mmap", 1, "build_version", tn_version(),
-                     "device", r->about->backend, "act", act_types[o->act], "fuse", r->fuse, "plan_hash", hash,
-                     "launches", r->n_prompt ? r->info->launches_prefill : r->info->launches_decode, "decode_bytes",
+    return json_pack("{s:b, s:s, s:o, s:s, s:o, s:s, s:i, s:I, s:I}", "use_mmap", 1, "build_version", tn_version(),
+                     "device", bench_json_text(r->about->backend), "act", act_type(o), "fuse",
+                     bench_json_text(r->fuse), "plan_hash", hash, "launches", r->launches, "decode_bytes",
                      (json_int_t)r->info->decode_bytes, "kv_bytes", (json_int_t)r->info->kv_bytes);
-}
-
-/* One row as an object, in order; with only_theirs, what llama-bench has and no more. */
-static json_t *fields(const cli_options *o, const bench_row *r, bool only_theirs) {
-    json_t *row = setting_fields(o, r);
-    json_object_update_new(row, option_fields(o));
-    json_object_update_new(row, test_fields(r));
-    if (!only_theirs) json_object_update_new(row, own_fields(o, r));
-    if (!only_theirs && r->more) json_object_update(row, r->more);
-    return row;
 }
 
 /* ---- CSV and SQL: what is no list, as text ---- */
@@ -286,10 +282,21 @@ bool bench_for_people(const cli_options *o) {
     return kind(o) == CLI_TABLE_MD;
 }
 
-void bench_table_row(bench_table *t, const bench_row *r) {
-    json_t *row = bench_for_people(t->o) ? NULL : fields(t->o, r, kind(t->o) == CLI_TABLE_SQL);
+/* One row as an object, in order; for SQL, what llama-bench has and no more. */
+tn_status bench_table_fields(const bench_table *t, const bench_row *r, json_t **fields, tn_error *err) {
+    const cli_options *o = t->o;
+    json_t *row = *fields = setting_fields(o, r);
+    bool failed = json_object_update_new(row, option_fields(o)) || json_object_update_new(row, test_fields(r));
+    if (!failed && kind(o) != CLI_TABLE_SQL)
+        failed = json_object_update_new(row, own_fields(o, r)) || (r->more && json_object_update(row, r->more));
+    if (!failed) return TN_OK;
+    json_decref(row);
+    return cli_fail(err, TN_ERR_INTERNAL, "the row of %s cannot be written as JSON", r->test);
+}
+
+void bench_table_put(bench_table *t, json_t *row) {
     switch (kind(t->o)) {
-    case CLI_TABLE_MD: markdown_row(t, r); break;
+    case CLI_TABLE_MD: break;
     case CLI_TABLE_CSV: csv_row(row, t->n_rows == 0); break;
     case CLI_TABLE_SQL: sql_row(row, t->n_rows == 0); break;
     case CLI_TABLE_JSON:
@@ -304,6 +311,18 @@ void bench_table_row(bench_table *t, const bench_row *r) {
     json_decref(row);
     t->n_rows++;
     fflush(stdout);
+}
+
+tn_status bench_table_row(bench_table *t, const bench_row *r, tn_error *err) {
+    json_t *row = NULL;
+    if (bench_for_people(t->o)) {
+        markdown_row(t, r);
+    } else {
+        tn_status status = bench_table_fields(t, r, &row, err);
+        if (status) return status;
+    }
+    bench_table_put(t, row);
+    return TN_OK;
 }
 
 void bench_table_end(bench_table *t) {

@@ -56,6 +56,35 @@ static void test_paired(void **state) {
     assert_int_equal(cli_judge(r.p, false), CLI_UNTOLD);
 }
 
+static void test_pairs_that_are_no_times(void **state) {
+    (void)state;
+    const double a[] = {1, 0, 10, 2, INFINITY, 20, 4, 40, NAN, 8, 1, -1},
+                 b[] = {2, 5, 21, 4.2, 1, 38, 8, 88, 1, 24, 0, -2};
+    cli_ratio r = cli_paired(a, b, 12); /* those of test_paired, and others */
+    assert_int_equal(r.n, 7);
+    near(r.ratio, 2.1);
+    near(r.low, 1.9);
+    near(r.high, 3);
+    near(r.p, 2 / 128.0);
+    r = cli_paired((double[]){0, 0, 0, 0, 0, 0}, b, 6);
+    assert_int_equal(r.n, 0);
+    assert_true(isnan(r.ratio) && isnan(r.p) && isnan(r.low) && isnan(r.high));
+}
+
+static void test_pairs_needed(void **state) {
+    (void)state;
+    assert_int_equal(cli_pairs_needed(1), 6);  /* 2 / 64 */
+    assert_int_equal(cli_pairs_needed(2), 7);  /* 4 / 128, but 4 / 64 is more than 0.05 */
+    assert_int_equal(cli_pairs_needed(10), 9); /* 20 / 512 */
+    double few[] = {0.001, NAN, 0.002}, enough[] = {0.001, NAN, 0.002};
+    cli_holm_paired(few, 3, 6);
+    assert_true(isnan(few[0]) && isnan(few[1]) && isnan(few[2]));
+    cli_holm_paired(enough, 3, 7);
+    near(enough[0], 0.002);
+    near(enough[2], 0.002);
+    assert_true(isnan(enough[1]));
+}
+
 static void test_holm(void **state) {
     (void)state;
     double p[] = {0.01, NAN, 0.04, 0.03, 0.005};
@@ -83,8 +112,10 @@ static void test_welch(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_median), cmocka_unit_test(test_signed_rank),
-                                       cmocka_unit_test(test_paired), cmocka_unit_test(test_holm),
-                                       cmocka_unit_test(test_welch)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_median),       cmocka_unit_test(test_signed_rank),
+        cmocka_unit_test(test_paired),       cmocka_unit_test(test_pairs_that_are_no_times),
+        cmocka_unit_test(test_pairs_needed), cmocka_unit_test(test_holm),
+        cmocka_unit_test(test_welch)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

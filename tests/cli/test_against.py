@@ -3,6 +3,7 @@ import csv
 import io
 import json
 import os
+import shutil
 
 import base
 
@@ -28,21 +29,22 @@ class Against(base.Case):
 
     def test_rounds(self):
         out = self.good("bench", "--against", self.peer(2), "-m", self.model, "-t", "1", "-p", "4", "-n", "2", "-d", "3",
-                        "-r", "6", "--json", "-q")
+                        "-r", "7", "--json", "-q")
         rows = json.loads(out)
         self.assertEqual([r["test"] for r in rows], ["pp4 @ d3", "tg2 @ d3"])
-        for r in rows:
-            ratio, p = base.paired(r["peer_samples_ts"], r["samples_ts"])
+        pairs = [base.paired(r["peer_samples_ts"], r["samples_ts"]) for r in rows]
+        for r, (ratio, _), p in zip(rows, pairs, base.holm([p for _, p in pairs]), strict=True):
             self.assertAlmostEqual(r["ratio"] / ratio, 1, places=6)
             self.assertAlmostEqual(r["p"], p, places=6)
+            self.assertEqual(r["verdict"], "faster" if p < 0.05 else "noise")
             self.assertTrue(r["ratio_low"] <= r["ratio"] <= r["ratio_high"])
-        self.assertEqual([r["peer_samples_ts"] for r in rows], [[2, 4, 6, 8, 10, 12], [14, 16, 18, 20, 22, 24]])
+        self.assertEqual([r["peer_samples_ts"] for r in rows], [list(range(2, 16, 2)), list(range(16, 30, 2))])
         self.assertEqual(rows[0]["share"], 0)
         self.assertGreater(rows[1]["share"], 0)
-        self.assertAlmostEqual(rows[1]["share"], sum(sorted(rows[1]["share_samples"])[2:4]) / 2)
+        self.assertAlmostEqual(rows[1]["share"], sorted(rows[1]["share_samples"])[3])
         asked = self.asked()
-        self.assertEqual(len(asked), 12)
-        for words, n_prompt, n_gen in [(asked[0], "4", "0"), (asked[11], "0", "2")]:
+        self.assertEqual(len(asked), 14)
+        for words, n_prompt, n_gen in [(asked[0], "4", "0"), (asked[13], "0", "2")]:
             self.assertEqual((words["-m"], words["-t"], words["-d"]), (self.model, "1", "3"))
             self.assertEqual((words["-p"], words["-n"], words["-r"], words["-o"]), (n_prompt, n_gen, "1", "json"))
             self.assertEqual([words[k] for k in ("-ctk", "-ctv", "-ngl", "-dev")], ["f16", "f16", "0", "none"])
@@ -62,6 +64,21 @@ class Against(base.Case):
         self.assertEqual([r["n_prompt"] for r in rows], [4, 0])
         self.assertEqual([r["test"] for r in table], ["pp4", "tg2"])
         self.assertEqual([k for k, v in rows[0].items() if not isinstance(v, list)], list(table[0]))
+        theirs = self.good("bench", "--against", self.peer(1), "-m", self.model, "-p", "4", "-n", "0", "-r", "1", "-q", "-o", "sql")
+        self.assertIn("avg_ts", theirs)
+        self.assertNotIn("verdict", theirs)  # llama-bench's columns and no more
+
+    def test_own_results_can_be_compared(self):
+        rows = self.put("rows.json", self.good("bench", "--against", self.peer(1), "-m", self.model, "-p", "4", "-n", "2", "-r", "1",
+                                               "-q", "-o", "json"))
+        told = json.loads(self.good("bench", "--compare", rows, rows, "--json"))
+        self.assertEqual([t["test"] for t in told["tests"]], ["pp4", "tg2"])
+
+    def test_names_that_are_no_text(self):
+        odd = os.fsdecode(os.fsencode(self.path("odd")) + b"\xff.gguf")
+        shutil.copy(self.model, odd)
+        (row,) = json.loads(self.good("bench", "--against", self.peer(1), "-m", odd, "-p", "4", "-n", "0", "-r", "1", "-q", "-o", "json"))
+        self.assertEqual(row["model_filename"], self.path("odd\ufffd.gguf"))
 
     def test_slower(self):
         words = ["bench", "--against", self.peer(10**12), "-m", self.model, "-p", "4", "-n", "0", "-r"]
@@ -69,9 +86,24 @@ class Against(base.Case):
         self.assertEqual(code, 1)
         self.assertIn("slower than the peer in 1 of 1 tests", err)
         self.assertIn("| 3500000000000.0 ± ", out)
+        self.assertRegex(out, r"\| +pp4 \|.*\| +0\.0312 \| SLOWER ")
+        code, out, _ = self.tenon(*words, "6", "-o", "json")
+        self.assertEqual((code, [r["verdict"] for r in json.loads(out)]), (1, ["SLOWER"]))
+        code, out, err = self.tenon(*words, "6", "-p", "5")  # two tests: 2 x 2 / 2^6 is more than 5 %
+        self.assertEqual((code, out.count("too few runs")), (0, 2))
+        self.assertIn("7 rounds", err)
+        code, _, err = self.tenon(*words, "7", "-p", "5")
+        self.assertEqual(code, 1)
+        self.assertIn("in 2 of 2 tests", err)
         code, _, err = self.tenon(*words, "1")  # one round says nothing
         self.assertEqual(code, 0)
         self.assertIn("6 rounds", err)
+
+    def test_rows_before_an_error_are_whole(self):
+        models = f"{self.model},{self.path('nowhere.gguf')}"
+        code, out, _ = self.tenon("bench", "--against", self.peer(1), "-m", models, "-p", "4", "-n", "0", "-r", "1", "-o", "json")
+        self.assertEqual(code, base.INPUT)
+        self.assertEqual([r["n_prompt"] for r in json.loads(out)], [4])
 
     def test_peers_that_are_none(self):
         for path, why in (("/bin/false", "failed (exit code 1)"), ("/bin/true", "no avg_ts"), ("/nope", "No such file")):

@@ -7,6 +7,7 @@ import os
 import pty
 import sqlite3
 import math
+import shutil
 import statistics
 import subprocess
 
@@ -51,6 +52,25 @@ class Bench(base.Case):
         self.assertEqual(list(row), FIELDS + ["samples_ns", "samples_ts"] + OURS)
         self.assertEqual((row["model_type"], row["backends"], row["n_batch"]), ("llama 0M unknown", "CPU", 2048))
         self.assertEqual(next(csv.reader(io.StringIO(self.bench(*words, "csv")))), FIELDS + OURS)
+
+    def test_names_that_are_no_text(self):
+        odd = os.fsdecode(os.fsencode(self.path("odd")) + b"\xff.gguf")
+        shutil.copy(self.model, odd)
+        words = ["bench", "-m", odd, "-p", "4", "-n", "0", "-r", "1", "-q", "-o"]
+        (row,) = json.loads(self.good(*words, "json"))
+        self.assertEqual(list(row), FIELDS + ["samples_ns", "samples_ts"] + OURS)
+        self.assertEqual(row["model_filename"], self.path("odd\ufffd.gguf"))
+        (row,) = csv.DictReader(io.StringIO(self.good(*words, "csv")))
+        self.assertEqual(row["model_filename"], self.path("odd\ufffd.gguf"))
+
+    def test_launches_are_those_of_the_plan_that_runs(self):
+        def launches(phase):
+            return json.loads(self.good("explain", "-m", self.model, "--json", "--phase", phase))["launches"]
+
+        rows = json.loads(self.bench("-p", "1,4", "-n", "2", "-pg", "4,2", "-o", "json"))
+        decode, prefill = launches("decode"), launches("prefill")
+        self.assertNotEqual(decode, prefill)
+        self.assertEqual([r["launches"] for r in rows], [decode, prefill, decode, prefill])
 
     def test_sql_fits_in_a_table_of_llama_bench(self):
         with contextlib.closing(sqlite3.connect(":memory:")) as db:
@@ -174,6 +194,14 @@ class Bench(base.Case):
         self.assertEqual([r["test"] for r in rows],
                          [f"tg9, flash_attn {fa}, n_batch {n}" for fa in (0, 1) for n in (16, 2048)])
 
+    def test_compare_output(self):
+        a = self.result("a.json", ({}, self.A))
+        for words in (["--json"], ["-o", "json"]):
+            self.assertEqual(len(json.loads(self.good("bench", "--compare", a, a, *words))["tests"]), 1)
+        self.assertEqual(self.good("bench", "--compare", a, a, "-o", "md"), self.good("bench", "--compare", a, a))
+        for form in ("csv", "jsonl", "sql"):
+            self.bad(base.USAGE, "bench", "--compare", a, a, "-o", form, says="-o json")
+
     def test_compare_says_what_is_unlike(self):
         a = self.result("a.json", ({"model_type": "x Q4_0", "n_threads": 4}, self.A))
         b = self.result("b.json", ({"model_type": "x Q8_0", "n_threads": 4}, self.A))
@@ -221,6 +249,10 @@ class Bench(base.Case):
         table = self.good("bench", "--compare", rows, rows).splitlines()
         self.assertEqual([line.split("|")[1].strip() for line in table[2:]], ["pp4", "tg2", "pp4 @ d3", "tg2 @ d3"])
         self.assertEqual({line.count("|") for line in table}, {7})
+        rows = self.put("ablated.json", self.bench("-p", "0", "-n", "2", "--ablate", "-o", "json"))
+        names = [t["test"] for t in self.compare(rows, rows)]
+        self.assertEqual(names[:2], ["tg2, fuse all", "tg2, fuse none"])
+        self.assertTrue(all(name.count(",") == 1 for name in names), names)
 
     def test_compare_needs_results(self):
         a = self.result("a.json", ({}, self.A))
@@ -230,14 +262,14 @@ class Bench(base.Case):
             self.bad(base.INPUT, "bench", "--compare", a, self.put("bad.json", text))
 
     def test_ablate(self):
-        rows = json.loads(self.bench("-p", "4", "-n", "2", "--ablate", "-r", "7", "-o", "json"))
+        rows = json.loads(self.bench("-p", "4", "-n", "2", "--ablate", "-r", "12", "-o", "json"))
         for test in (lambda r: r["n_prompt"], lambda r: r["n_gen"]):
             mine = [r for r in rows if test(r)]
             self.assertEqual([r["fuse"] for r in mine[:2]], ["all", "none"])
             self.assertIn("-group", [r["fuse"] for r in mine])
             self.assertIn("group", [r["fuse"] for r in mine])
             self.assertNotIn("-delta_net", [r["fuse"] for r in mine])  # nothing to leave out
-            self.assertEqual([len(r["samples_ts"]) for r in mine], [7] * len(mine))
+            self.assertEqual([len(r["samples_ts"]) for r in mine], [12] * len(mine))
             self.assertTrue(all(mine[0]["launches"] <= r["launches"] <= mine[1]["launches"] for r in mine))
         generations = [r for r in rows if r["n_gen"]]
         by_fuse = {r["fuse"]: r for r in generations}
@@ -256,8 +288,42 @@ class Bench(base.Case):
         self.bad(base.USAGE, "bench", "-m", self.model, "--ablate", "--against", "x", says="exclude")
         table = self.bench("-p", "0", "-n", "2", "--ablate")
         self.assertIn("tg2", table)
-        self.assertRegex(table, r"\| -group +\|")
+        self.assertRegex(table, r"\| -group +\|.* % \(-\) \|")
+        self.assertNotIn("nan", table)  # two rounds tell no range
         self.bad(base.USAGE, "bench", "-m", self.model, "--ablate", "--fuse", "none", says="--ablate")
+
+    def ablated(self, *words):
+        """The choices of rules that are measured, and what is said of others."""
+        code, out, err = self.tenon("bench", "-m", self.model, "-r", "1", "--ablate", "--no-warmup", *words)
+        self.assertEqual(code, 0, err)
+        return [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("| ")][2:], err
+
+    def test_ablate_measures_no_plan_twice(self):
+        def plan(fuse, phase):
+            return json.loads(self.good("explain", "-m", self.model, "--json", "--phase", phase, "--fuse", fuse))
+
+        rules = [r["name"] for r in plan("all", "decode")["rules"]]
+        for phase, *words in (("decode", "-p", "0", "-n", "1"), ("prefill", "-p", "4", "-n", "0"), ("decode", "-p", "1", "-n", "0")):
+            plans = {fuse: plan(fuse, phase)["plan_hash"] for fuse in ["all", "none", *rules, *("-" + r for r in rules)]}
+            fuses, said = self.ablated(*words)
+            for sign in ("", "-"):
+                new = {plans["all"]: "all", plans["none"]: "none"}
+                for rule in rules:
+                    new.setdefault(plans[sign + rule], sign + rule)
+                self.assertEqual([f for f in fuses[2:] if (f[0] == "-") == (sign == "-")], list(new.values())[2:])
+            self.assertIn("norm", fuses)
+            self.assertEqual(plans["scan_norm"], plans["norm"])  # which it needs
+            self.assertIn("scan_norm = norm", said)
+
+    def test_ablate_a_prompt_and_a_generation(self):
+        prompt, _ = self.ablated("-p", "4", "-n", "0")
+        generation, _ = self.ablated("-p", "0", "-n", "2")
+        both, said = self.ablated("-p", "0", "-n", "0", "-pg", "4,2")
+        ends, _ = self.ablated("-p", "5", "-n", "0", "-ub", "4")  # its last step has one token
+        self.assertIn("attend", set(generation) - set(prompt))
+        self.assertLessEqual(set(prompt) | set(generation), set(both))
+        self.assertEqual(both, ends)
+        self.assertNotIn("attend,", said.split("do not change")[1])
 
     def on_terminal(self, *words):
         """stdout, and what is written to a stderr that is a terminal."""

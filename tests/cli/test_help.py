@@ -1,5 +1,6 @@
 """help: the manual page and the completions come from the tables, and their readers take them."""
 import json
+import os
 import shutil
 import subprocess
 import unittest
@@ -37,8 +38,10 @@ class Help(base.Case):
                               capture_output=True, check=True)
         self.assertEqual(done.stderr, b"")
         text = done.stdout.decode()
-        for part in ("EXIT STATUS", "tenon profile", "--ablate"):
+        self.assertIn("tenon help --format", self.good("help", "-h"))
+        for part in ("EXIT STATUS", "tenon profile", "--ablate", "EXAMPLES"):
             self.assertIn(part, text)
+        self.assertEqual(text.count("where code compiled for a GPU is kept"), 1)
 
     def complete(self, *words):
         """What bash offers after these words."""
@@ -54,7 +57,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
         return done.stdout.decode().split()
 
     def test_bash(self):
-        self.assertEqual(sorted(self.complete("")), sorted([*self.verbs(), "--help", "--version"]))
+        self.assertEqual(sorted(self.complete("")), sorted([*self.verbs(), "help", "--help", "--version"]))
         self.assertEqual(self.complete("ben"), ["bench"])
         self.assertEqual(self.complete("bench", "--abl"), ["--ablate"])
         self.assertEqual(self.complete("run", "--kv-type", ""), ["f16", "q8_0", "f32"])
@@ -63,6 +66,12 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
         rules = [r["name"] for r in json.loads(self.good("explain", "-m", self.model, "--json"))["rules"]]
         self.assertEqual(set(self.complete("bench", "--fuse", "")), {"all", "none", *rules, *(f"-{r}" for r in rules)})
         self.assertEqual(self.complete("run", "-m", "tin"), ["tiny.gguf"])
+        self.assertEqual(self.complete("bench", "--against", "tin"), ["tiny.gguf"])
+        self.assertEqual(self.complete("run", "--webgpu-lib", "tin"), ["tiny.gguf"])
+        os.makedirs(self.path("tin_folder"), exist_ok=True)
+        self.assertEqual(self.complete("run", "--cache-dir", "tin"), ["tin_folder"])
+        self.assertEqual(self.complete("run", "--fuse", "attend,row_c"), ["attend,row_chain"])
+        self.assertEqual(self.complete("help", "--format", "z"), ["zsh"])
         self.assertEqual(set(self.complete("logits", "-")), self.options("logits"))
 
     def check_syntax(self, shell, *flags):

@@ -1,6 +1,8 @@
 """inspect, explain, verify, doctor: what they print can be read, and says what it must."""
+import itertools
 import json
 import re
+import subprocess
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -48,7 +50,9 @@ class Inside(base.Case):
             plan = json.loads(self.good("explain", "-m", self.model, "--json", "--phase", phase))["plan"]
             drawn = [launch for launch in plan if any(node["layer"] == 0 for node in launch["nodes"])]
             for launch in drawn:
-                self.assertIn(f"{launch['kind']}: {launch['rules']}" if launch["rules"] else launch["kind"], texts)
+                runs = [(rule, len(list(same))) for rule, same in itertools.groupby(filter(None, launch["rules"].split(", ")))]
+                rules = ", ".join(rule if n == 1 else f"{rule} x{n}" for rule, n in runs)
+                self.assertIn(f"{launch['kind']}: {rules}" if rules else launch["kind"], texts)
                 for node in launch["nodes"]:
                     self.assertIn(node["name"], texts)
 
@@ -111,6 +115,25 @@ class Inside(base.Case):
             self.assertGreater(len(checks), 1)
             self.assertTrue(all(check["ok"] for check in checks))
 
+    def test_verify_takes_the_types_of_a_session(self):
+        for words in (["--kv-type", "q8_0"], ["--act", "f32", "--fuse", "-norm"], ["--fuse", "none"]):
+            self.assertIn("0 failed", self.good("verify", "-m", self.model, *words))
+        self.bad(base.USAGE, "verify", "-m", self.model, "--fuse", "nothing", says="nothing")
+        for words in (["--kv-type", "q8_0"], ["--act", "f32"], ["--fuse", "none"], ["--fuse", "nothing"]):
+            for what in ("--ops", "--rules"):
+                self.bad(base.USAGE, "verify", what, *words, says="need -m")
+
+    def test_reasons_are_near_misses(self):
+        words = ["explain", "-m", self.model, "--phase", "prefill"]
+        rules = {r["name"]: r for r in json.loads(self.good(*words, "--json"))["rules"]}
+        self.assertEqual(rules["attention_gate"]["rejects"], [])  # a product of something else
+        self.assertEqual(rules["scan_norm"]["rejects"], [])
+        self.assertIn("more than one token", rules["attend"]["rejects"][0]["reason"])
+        text = self.good(*words)
+        for rule in rules.values():  # fired or not
+            for reject in rule["rejects"]:
+                self.assertIn(f"not {reject['count']} x: {reject['reason']}", text)
+
     def test_verify_on_a_text(self):
         text = self.put("text.txt", "abc " * 100)
         checks = json.loads(self.good("verify", "-m", self.model, "-f", text, "--json"))[:-1]
@@ -132,7 +155,11 @@ class Inside(base.Case):
         text = self.good("doctor")
         for backend in backends.values():
             self.assertEqual(bool(backend["facts"]), backend["ready"])
+            if backend["backend"] == "cpu":
+                self.assertGreater(backend["facts"]["cores"], 0)
             for need in backend["needs"]:
+                shell = subprocess.run(["sh", "-n", "-c", need["install"]], capture_output=True, check=True)
+                self.assertEqual(shell.stderr, b"")
                 self.assertTrue(need["found"] or not backend["ready"] or "Vulkan" in need["name"])
                 if not need["found"] and not backend["ready"]:
                     self.assertIn(need["install"], text)
