@@ -6,7 +6,7 @@ JOBS   ?= $(shell nproc)
 TESTED = -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTENON_TESTS=ON -DTENON_WERROR=ON
 CTEST  = ctest --output-on-failure --no-tests=error -j $(JOBS)
 
-.PHONY: all help setup demo test sanitize check fuzz format install clean
+.PHONY: all help setup demo test sanitize webgpu check fuzz format install clean
 
 all: setup ## build the library and the command line (the default)
 	cmake -S . -B $(BUILD) -G Ninja -DCMAKE_INSTALL_PREFIX=$(PREFIX)
@@ -31,6 +31,13 @@ sanitize: setup ## the same tests under the address and undefined-behaviour sani
 	cmake -S . -B $(BUILD)-sanitize -G Ninja $(TESTED) -DTENON_SANITIZE=address,undefined
 	cmake --build $(BUILD)-sanitize -j $(JOBS)
 	$(CTEST) --test-dir $(BUILD)-sanitize
+
+webgpu: setup ## every case of the WebGPU tests on every set of features, with a driver in software: some hours
+	@scripts/setup.sh webgpu
+	@scripts/fetch-webgpu.sh
+	cmake -S . -B $(BUILD)-test -G Ninja $(TESTED)
+	cmake --build $(BUILD)-test -j $(JOBS)
+	TENON_REQUIRE_WEBGPU=1 $(CTEST) --test-dir $(BUILD)-test -C all -R '^test_webgpu_.*(all|failures)$$'
 
 check: setup ## formatting, the direction of includes, CUDA and aarch64 where there is a compiler
 	@scripts/check-format.sh

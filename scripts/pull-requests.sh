@@ -29,7 +29,7 @@ echo "commit: $(git -C "$folder" describe --always --dirty 2>/dev/null || echo u
 echo "date: $(date -u +%Y-%m-%d)"
 
 say "norm and weight alone (llama.cpp #21983): each norm with its weight, plain and fused; all else runs node by node"
-run profile "${options[@]}" --act f32 --fuse norm --compare -p 512 -n 128 -r 10
+run profile "${options[@]}" --act f32 --fuse norm --compare -p 512 -n 128 -r 12
 
 say "norm, weight and quantization (llama.cpp #22710): the same with int8 activations"
 run profile "${options[@]}" --fuse norm --compare -p 0 -n 32

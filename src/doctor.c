@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <dlfcn.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,18 +50,21 @@ static bool has_vulkan_driver(void) {
     return found;
 }
 
+/* What to install is a line for a shell. */
 static const struct {
     const char *backend, *name, *install;
     bool (*found)(void);
 } needs[] = {
     {"cuda", "NVIDIA's driver (libcuda.so.1)",
-     "apt install nvidia-driver (Debian's non-free; not in a container: there the host's is passed in)", has_driver},
+     "apt install nvidia-driver  # of Debian's non-free; in a container the host's driver is passed in", has_driver},
     {"cuda", "the compiler library NVRTC (libnvrtc.so.12 or .13)",
-     "pip install nvidia-cuda-nvrtc-cu12, and its lib folder into LD_LIBRARY_PATH; or NVIDIA's CUDA toolkit",
+     "python3 -m pip install --target \"$HOME/.local/nvrtc\" nvidia-cuda-nvrtc-cu12 && export "
+     "LD_LIBRARY_PATH=\"$HOME/.local/nvrtc/nvidia/cuda_nvrtc/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}\"  "
+     "# or NVIDIA's CUDA toolkit",
      has_nvrtc},
     {"webgpu", "a WebGPU library (libwgpu_native.so)", "scripts/fetch-webgpu.sh", has_webgpu},
     {"webgpu", "Vulkan's loader (libvulkan.so.1)", "apt install libvulkan1", has_vulkan},
-    {"webgpu", "a Vulkan driver", "apt install mesa-vulkan-drivers (several GPUs, and one in software)",
+    {"webgpu", "a Vulkan driver", "apt install mesa-vulkan-drivers  # for several makes of GPU, and one in software",
      has_vulkan_driver},
 };
 
@@ -79,6 +83,15 @@ static void add_types(tn_buf *facts, const tn_caps *caps) {
     tn_buf_char(facts, '\n');
 }
 
+/* A whole number, or text. */
+static json_t *fact_value(const char *p, size_t n) {
+    char *end;
+    long long number = strtoll(p, &end, 10);
+    if (end == p + n && n) return json_integer(number);
+    json_t *value = json_stringn(p, n);
+    return value ? value : json_string("not UTF-8");
+}
+
 /* "name: value" lines, as text and as members of an object. */
 static json_t *put_facts(report *r, const tn_buf *facts) {
     json_t *object = json_object();
@@ -86,8 +99,7 @@ static json_t *put_facts(report *r, const tn_buf *facts) {
         size_t n = strcspn(p, "\n"), name = strcspn(p, ":");
         if (name + 2 <= n) {
             tn_buf_printf(&r->text, "         %.*s: %.*s\n", (int)name, p, (int)(n - name - 2), p + name + 2);
-            json_t *value = json_stringn(p + name + 2, n - name - 2);
-            json_object_setn_new(object, p, name, value ? value : json_string("not UTF-8"));
+            json_object_setn_new(object, p, name, fact_value(p + name + 2, n - name - 2));
         }
         p += n + (p[n] == '\n');
     }
@@ -108,18 +120,22 @@ static json_t *put_needs(report *r, const char *backend, bool ready) {
     return list;
 }
 
-static void put_backend(report *r, const tn_backend *b, const char *webgpu_lib) {
+/* A device, its number being 0 for the backend's own choice. */
+static void put_device(report *r, const tn_backend *b, int number, const char *webgpu_lib) {
+    char variant[12], name[40];
     tn_device *device = NULL;
-    tn_device_options options = {.webgpu_lib = webgpu_lib};
+    tn_device_options options = {.webgpu_lib = webgpu_lib, .variant = number ? variant : NULL};
     tn_error why = {0};
     tn_buf facts = {0};
+    snprintf(variant, sizeof variant, "%d", number);
+    snprintf(name, sizeof name, "%s%s%s", b->name, number ? ":" : "", number ? variant : "");
     bool ready = b->open(&device, &options, &why) == TN_OK;
     const char *what = ready ? b->caps(device)->description : why.text;
-    tn_buf_printf(&r->text, "%-8s %-5s %s\n", b->name, ready ? "ready" : "-", what);
+    tn_buf_printf(&r->text, "%-8s %-5s %s\n", name, ready ? "ready" : "-", what);
     if (ready && b->facts) b->facts(device, &facts);
     if (ready) add_types(&facts, b->caps(device));
     json_t *object = put_facts(r, &facts), *list = put_needs(r, b->name, ready);
-    json_array_append_new(r->list, json_pack("{ss sb ss so so}", "backend", b->name, "ready", ready, "text", what,
+    json_array_append_new(r->list, json_pack("{ss sb ss so so}", "backend", name, "ready", ready, "text", what,
                                              "facts", object, "needs", list));
     r->text.failed |= facts.failed;
     tn_buf_free(&facts);
@@ -128,8 +144,13 @@ static void put_backend(report *r, const tn_backend *b, const char *webgpu_lib) 
 
 tn_status tn_doctor(const tn_doctor_options *options, tn_sink out, tn_error *err) {
     report r = {.list = json_array()};
-    for (int i = 0; tn_backend_at(i); i++)
-        if (!tn_backend_at(i)->hidden) put_backend(&r, tn_backend_at(i), options->webgpu_lib);
+    for (int i = 0; tn_backend_at(i); i++) {
+        const tn_backend *b = tn_backend_at(i);
+        if (b->hidden) continue;
+        put_device(&r, b, 0, options->webgpu_lib); /* where there is none, why */
+        for (int number = 1, n = b->count ? b->count() : 1; number < n; number++)
+            put_device(&r, b, number, options->webgpu_lib);
+    }
     char *text = options->json ? json_dumps(r.list, JSON_INDENT(1)) : NULL;
     bool failed = r.text.failed || (options->json && !text);
     if (!failed && options->json) {

@@ -28,15 +28,17 @@ void tn_add_escaped(tn_buf *b, const char *text) {
 
 /* ---- a layer ---- */
 
-enum { CELL = 150, CHIP = 136, CHIP_H = 32, ROW = 46, PAD = 10, HEAD = 20, GAP = 16, MAX_INPUTS = 8 };
+enum { CELL = 190, CHIP = 176, CHIP_H = 32, ROW = 46, PAD = 10, HEAD = 20, GAP = 20, MAX_INPUTS = 8 };
+enum { MARGIN = 30, LANE = 7, MAX_LANES = 24 };
 
 /* Where the things of a picture are. */
 typedef struct layout {
     const tn_plan *p;
     int32_t layer;
-    int32_t *x, *y;               /* of each node: the middle of its chip's top; y < 0: not in the picture */
-    int32_t input[MAX_INPUTS], n; /* values from outside it */
-    int32_t width, height, skipped;
+    int32_t *x, *y;                 /* of each node: the middle of its chip's top; y < 0: not in the picture */
+    int32_t input[MAX_INPUTS], n;   /* values from outside it: of the layer before, and states */
+    int32_t lane[MAX_LANES], lanes; /* nodes whose value passes by a launch: each has its lane on the right */
+    int32_t width, height;
 } layout;
 
 /* Rows of a launch: how far a node is from what enters it. Returns their number. */
@@ -85,17 +87,42 @@ static void find_inputs(layout *v) {
         for (int32_t i = 0; i < launch->n; i++)
             for (int k = 0; k < g->nodes[launch->nodes[i]].n_src; k++) {
                 int32_t from = g->nodes[launch->nodes[i]].src[k].node;
-                if (tn_is_leaf(&g->nodes[from]) || tn_launch_in_layer(v->p, v->p->partition.owner[from], v->layer))
+                bool leaf = tn_is_leaf(&g->nodes[from]);
+                if (leaf ? g->nodes[from].op != TN_OP_STATE
+                         : tn_launch_in_layer(v->p, v->p->partition.owner[from], v->layer))
                     continue;
                 if (tn_index_in(v->input, v->n, from) < 0 && v->n < MAX_INPUTS) v->input[v->n++] = from;
             }
     }
 }
 
-/* "matmuls: group, matmul_add" */
+/* "matmuls: group, matmul_act x2" */
 static void add_title(tn_buf *b, const tn_launch *l) {
     tn_buf_str(b, tn_kind_name(l->kind));
-    if (l->rules) tn_buf_printf(b, ": %s", l->rules);
+    const char *sign = ": ";
+    for (const char *p = l->rules ? l->rules : "", *next; *p; p = next, sign = ", ") {
+        size_t n = strcspn(p, ",");
+        int times = 0;
+        for (next = p; !strncmp(next, p, n) && strcspn(next, ",") == n; times++) next += n + (next[n] ? 2 : 0);
+        tn_buf_printf(b, "%s%.*s", sign, (int)n, p);
+        if (times > 1) tn_buf_printf(b, " x%d", times);
+    }
+}
+
+/* Whether an edge passes by a launch, or by more than its neighbours' rows. */
+static bool passes_by(const layout *v, int32_t from, int32_t to) {
+    const int32_t *owner = v->p->partition.owner;
+    return owner[from] != owner[to] && v->y[to] - v->y[from] > 3 * ROW + HEAD;
+}
+
+static void find_lanes(layout *v) {
+    const tn_graph *g = &v->p->graph;
+    for (int32_t i = 0; i < g->n; i++)
+        for (int k = 0; k < g->nodes[i].n_src && v->y[i] >= 0; k++) {
+            int32_t from = g->nodes[i].src[k].node;
+            if (v->y[from] < 0 || !passes_by(v, from, i) || tn_index_in(v->lane, v->lanes, from) >= 0) continue;
+            if (v->lanes < MAX_LANES) v->lane[v->lanes++] = from;
+        }
 }
 
 /* The widest row of chips, or the longest title; -1 where there is no memory for one. */
@@ -128,7 +155,7 @@ static bool make_layout(layout *v) {
     find_inputs(v);
     int32_t width = width_of(v);
     if (width < 0) return false;
-    v->width = width + 60; /* room for lines that pass by */
+    v->width = width + 2 * MARGIN;
     for (int32_t i = 0; i < v->n; i++) {
         v->x[v->input[i]] = v->width / 2 + (2 * i - v->n + 1) * CELL / 2;
         v->y[v->input[i]] = PAD;
@@ -136,6 +163,7 @@ static bool make_layout(layout *v) {
     v->height = v->n ? PAD + CHIP_H + GAP : PAD;
     for (int32_t l = 0; l < v->p->partition.n; l++)
         if (tn_launch_in_layer(v->p, l, v->layer)) place_launch(v, &v->p->partition.launch[l]);
+    find_lanes(v);
     return true;
 }
 
@@ -170,29 +198,40 @@ static void draw_chip(tn_buf *b, const layout *v, int32_t node, bool input) {
     tn_buf_free(&line);
 }
 
-/* Lines that pass by a launch go around on the right. */
+static int32_t top_of(const layout *v, const tn_launch *l) {
+    int32_t top = v->y[l->nodes[0]];
+    for (int32_t i = 0; i < l->n; i++) top = v->y[l->nodes[i]] < top ? v->y[l->nodes[i]] : top;
+    return top;
+}
+
+/* Around what it passes by: down to below its row, to its lane, down, and back above the row, or the box, that it leads to. */
+static void draw_detour(tn_buf *b, const layout *v, int32_t from, int32_t to) {
+    int32_t lane = tn_index_in(v->lane, v->lanes, from), x = v->width - MARGIN + LANE * (1 + (lane < 0 ? 0 : lane));
+    int32_t shift = lane < 0 ? 0 : lane % 3 * 2, owner = v->p->partition.owner[from];
+    const tn_launch *l = owner < 0 ? NULL : &v->p->partition.launch[owner],
+                    *k = &v->p->partition.launch[v->p->partition.owner[to]];
+    bool first = v->y[to] == top_of(v, k);
+    int32_t y0 = v->y[from] + CHIP_H, y1 = v->y[to];
+    tn_buf_printf(b, "M%d %dV%dH%dV%dH%dV%d\"/>\n", v->x[from], y0, y0 + (l ? 5 : 9) + shift, x,
+                  first ? y1 - HEAD - 5 - shift : y1 - 4 - shift, v->x[to], y1);
+}
+
 static void draw_edges(tn_buf *b, const layout *v, int32_t node) {
     const tn_graph *g = &v->p->graph;
     const int32_t *owner = v->p->partition.owner;
     for (int k = 0; k < g->nodes[node].n_src; k++) {
         int32_t from = g->nodes[node].src[k].node;
         if (v->y[from] < 0) continue;
-        bool inside = owner[from] == owner[node], far = v->y[node] - v->y[from] > 3 * ROW + HEAD;
-        int32_t x0 = v->x[from], y0 = v->y[from] + CHIP_H, x1 = v->x[node], y1 = v->y[node], side = v->width - 16;
-        tn_buf_printf(b, "<path fill=\"none\" stroke=\"%s\" stroke-width=\"%s\" d=\"M%d %d", inside ? "#888" : "#222",
-                      inside ? "1" : "2.2", x0, y0);
-        if (far && !inside)
-            tn_buf_printf(b, "C%d %d %d %d %d %dL%d %dC%d %d %d %d %d %d\"/>\n", x0, y0 + 16, side, y0 + 4, side,
-                          y0 + 30, side, y1 - 30, side, y1 - 4, x1, y1 - 16, x1, y1);
+        bool inside = owner[from] == owner[node];
+        int32_t x0 = v->x[from], y0 = v->y[from] + CHIP_H, x1 = v->x[node], y1 = v->y[node];
+        tn_buf_printf(b, "<path fill=\"none\" stroke=\"%s\" stroke-width=\"%s\" d=\"", inside ? "#888" : "#222",
+                      inside ? "1" : "2.2");
+        if (passes_by(v, from, node))
+            draw_detour(b, v, from, node);
         else
-            tn_buf_printf(b, "C%d %d %d %d %d %d\"/>\n", x0, (y0 + y1) / 2 + 4, x1, (y0 + y1) / 2 - 4, x1, y1);
+            tn_buf_printf(b, "M%d %dC%d %d %d %d %d %d\"/>\n", x0, y0, x0, (y0 + y1) / 2 + 4, x1, (y0 + y1) / 2 - 4,
+                          x1, y1);
     }
-}
-
-static int32_t top_of(const layout *v, const tn_launch *l) {
-    int32_t top = v->y[l->nodes[0]];
-    for (int32_t i = 0; i < l->n; i++) top = v->y[l->nodes[i]] < top ? v->y[l->nodes[i]] : top;
-    return top;
 }
 
 static void draw_box(tn_buf *b, const layout *v, int32_t launch) {
@@ -201,9 +240,9 @@ static void draw_box(tn_buf *b, const layout *v, int32_t launch) {
     tn_buf_str(b, "<g><title>");
     tn_add_escaped(b, v->p->kernel[launch]);
     tn_buf_printf(b,
-                  "</title><rect x=\"30\" y=\"%d\" width=\"%d\" height=\"%d\" rx=\"8\" fill=\"%s\" "
+                  "</title><rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" rx=\"8\" fill=\"%s\" "
                   "stroke=\"#444\"/></g>\n",
-                  top_of(v, l) - HEAD, v->width - 60, box_height(rows), tn_kind_colour(l->kind));
+                  MARGIN, top_of(v, l) - HEAD, v->width - 2 * MARGIN, box_height(rows), tn_kind_colour(l->kind));
 }
 
 static void draw_title(tn_buf *b, const layout *v, const tn_launch *l) {
@@ -216,10 +255,11 @@ void tn_draw_layer(tn_buf *b, const tn_plan *p, int32_t layer, bool alone) {
     layout v = {.p = p, .layer = layer};
     if (!make_layout(&v)) b->failed = true;
     if (!b->failed) {
+        int32_t width = v.width + LANE * v.lanes;
         tn_buf_printf(b,
                       "<svg class=\"layer\"%s viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" "
                       "font-family=\"ui-monospace, monospace\" font-size=\"10\" text-anchor=\"middle\">\n",
-                      alone ? " xmlns=\"http://www.w3.org/2000/svg\"" : "", v.width, v.height, v.width, v.height);
+                      alone ? " xmlns=\"http://www.w3.org/2000/svg\"" : "", width, v.height, width, v.height);
         if (alone) tn_buf_str(b, "<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n");
         for (int pass = 0; pass < 3; pass++) /* boxes below lines below nodes */
             for (int32_t l = 0; l < p->partition.n; l++) {

@@ -179,8 +179,8 @@ static tn_status memory(tn_buf *b, const tn_plan *p, tn_error *err) {
     tn_status status = tn_plan_lives(p, &lives, &n, err);
     tn_buf_printf(b,
                   "<h2>Memory</h2>\n<p>The stored values: launches from left to right, the arena (%zu bytes of it; "
-                  "the results are larger than all else and not shown whole) from top to bottom. Point at one for "
-                  "its name.</p>\n<div class=scroll>",
+                  "the results are larger than all else and not shown whole) from top to bottom, in the "
+                  "colour of the launch that makes it. Point at one for its name.</p>\n<div class=scroll>",
                   status == TN_OK ? tn_lives_extent(p, lives, n) : 0);
     if (status == TN_OK) tn_draw_lives(b, p, lives, n);
     tn_buf_str(b, "</div>\n");

@@ -66,12 +66,20 @@ void tn_print_lives(tn_buf *b, const tn_plan *p, const tn_life *lives, int32_t n
 }
 
 void tn_draw_lives(tn_buf *b, const tn_plan *p, const tn_life *lives, int32_t n) {
-    enum { HEIGHT = 240 };
+    enum { HEIGHT = 240, AXIS = 90, FOOT = 16 };
     double dx = p->partition.n > 240 ? 4 : 960.0 / p->partition.n;
     double dy = (double)HEIGHT / (double)tn_lives_extent(p, lives, n);
     double width = dx * (p->partition.n + 1);
-    tn_buf_printf(b, "<svg class=\"memory\" viewBox=\"0 0 %.0f %d\" width=\"%.0f\" height=\"%d\" role=\"img\">\n",
-                  width, HEIGHT, width, HEIGHT);
+    tn_buf_printf(b,
+                  "<svg class=\"memory\" viewBox=\"-%d -10 %.0f %d\" width=\"%.0f\" height=\"%d\" role=\"img\" "
+                  "font-family=\"ui-monospace, monospace\" font-size=\"10\">\n",
+                  AXIS, width + AXIS, HEIGHT + FOOT + 10, width + AXIS, HEIGHT + FOOT + 10);
+    for (int k = 0; k <= 4; k++) /* the arena's addresses on the left, the launches' numbers below */
+        tn_buf_printf(b,
+                      "<text x=\"-6\" y=\"%d\" text-anchor=\"end\">%zu B</text><text x=\"%.0f\" y=\"%d\" "
+                      "text-anchor=\"middle\">%d</text>\n",
+                      HEIGHT * k / 4 + 4, tn_lives_extent(p, lives, n) * (size_t)k / 4,
+                      dx * (p->partition.n * k / 4 + 0.5), HEIGHT + FOOT - 3, p->partition.n * k / 4);
     tn_buf_printf(b, "<rect width=\"%.0f\" height=\"%d\" fill=\"#f4f4f2\"/>\n", width, HEIGHT);
     for (int32_t i = 0; i < n; i++) {
         const tn_life *v = &lives[i];

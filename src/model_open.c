@@ -82,14 +82,12 @@ typedef struct loading {
 } loading;
 
 /* What has been copied of a weight to the device is not needed in memory any more; what has not will be read again. */
-static void stored(void *data, int32_t weight, double share) {
+static void stored(void *data, int32_t weight, int32_t rows, double share) {
     loading *l = data;
     if (weight >= 0) {
-        char name[128]; /* a part of a tensor is called TENSOR:PART */
-        snprintf(name, sizeof name, "%.*s", (int)strcspn(l->m->weights.p[weight]->name, ":"),
-                 l->m->weights.p[weight]->name);
-        const tn_gguf_tensor *t = tn_gguf_tensor_find(l->m->file, name);
-        if (t) tn_gguf_drop_pages(l->m->file, t);
+        const tn_weight *w = l->m->weights.p[weight];
+        const char *from = w->data, *last = tn_weight_row(w, rows - 1);
+        tn_gguf_drop_pages(l->m->file, from, (size_t)(last - from) + w->bytes / (size_t)w->n_out);
     }
     if (l->o->progress) l->o->progress(l->o->data, "loading weights", share);
 }

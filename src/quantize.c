@@ -82,7 +82,7 @@ static tn_status fill(void *data, const tn_gguf_tensor *t, void *dst, tn_error *
             return tn_fail(err, TN_ERR_INPUT, "tensor %s has values that %s cannot hold", t->name, to->name);
     }
     j->done += old->bytes;
-    tn_gguf_drop_pages(j->in, old);
+    tn_gguf_drop_pages(j->in, old->data, old->bytes);
     return TN_OK;
 }
 

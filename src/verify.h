@@ -12,6 +12,7 @@
 typedef struct tn_check {
     char name[160];
     int32_t cases, fused, refused; /* fused, refused: where a rule should have fired */
+    int32_t denied;                /* of those refused: the backend has no kernel */
     char refusal[200];             /* why, the last time */
     double nmse, bound;            /* of the case that came nearest to its bound */
     double part, part_bound;       /* likewise, of a part of the results by itself */
@@ -59,11 +60,14 @@ void tn_check_equal(tn_check *c, const tn_table *got, const tn_table *want, cons
 
 /* ---- rig: small graphs on a device ---- */
 
-/* A device under test. `exact`: fused and unfused are to have the same bits. */
+/* Whether fused and unfused are to have the same bits on a backend: on the CPU, which NULL is too. */
+bool tn_verify_exact(const char *backend);
+
+/* A device under test. */
 typedef struct tn_rig {
     const tn_backend *backend;
     tn_device *device;
-    bool exact;
+    bool exact; /* see tn_verify_exact */
     float zero; /* smaller results are none: GPUs may take denormals for 0, which a norm then makes larger */
 } tn_rig;
 
@@ -98,7 +102,7 @@ typedef struct tn_rig_weights {
 tn_val tn_rig_weight(tn_rig_weights *t, tn_graph *g, const tn_weight *like, tn_fill fill, int32_t number);
 void tn_rig_weights_free(tn_rig_weights *t);
 
-enum { TN_RIG_SEQS = 3, TN_RIG_VOCAB = 23 };
+enum { TN_RIG_SEQS = 3, TN_RIG_VOCAB = 41 }; /* rows of tables: enough to be cut where bindings are small */
 
 /* How a graph is run. The steps bring 1 or many tokens of up to three sequences (see rig.c), as the graph's max_tokens
  * and one_token allow. */
@@ -196,6 +200,9 @@ typedef struct tn_drift {
     float got, want;
 } tn_drift;
 
+/* bound: of the NMSE, 0 being the same bits; those of divergence and likeliest tokens follow from it. m names the token; may be
+ * NULL. */
+void tn_report_drift(tn_report *r, const tn_drift *d, const tn_model *m, const char *name, double bound);
 void tn_drift_add(tn_drift *d, const float *got, const float *want, int32_t n);
 
 /* What fusion does to a model on a text. */

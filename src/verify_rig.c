@@ -10,12 +10,16 @@
 
 /* ---- devices ---- */
 
+bool tn_verify_exact(const char *backend) {
+    return !backend || !strncmp(backend, "cpu", 3);
+}
+
 tn_status tn_rig_open(tn_rig *rig, const char *name, int threads, tn_error *err) {
     return tn_rig_open_with(rig, name, &(tn_device_options){.threads = threads}, err);
 }
 
 tn_status tn_rig_open_with(tn_rig *rig, const char *name, const tn_device_options *options, tn_error *err) {
-    bool exact = !strncmp(name, "cpu", 3);
+    bool exact = tn_verify_exact(name);
     const char *variant;
     if (tn_backend_find(name, &variant) && variant && !strcmp(variant, "plan"))
         return tn_fail(err, TN_ERR_UNAVAILABLE, "%s only plans: it has no device to run on", name);

@@ -57,6 +57,7 @@ typedef struct trial {
     tn_pattern_graph g;
     char where[160];
     bool fired, fused; /* the rule did; the whole pattern is one launch */
+    bool denied;       /* the backend has no kernel for that */
 } trial;
 
 /* ---- one case ---- */
@@ -112,6 +113,7 @@ static void judge(trial *t, const tn_plan *plan) {
     for (int32_t i = 1; i < n; i++) t->fused &= plan->partition.owner[nodes[i]] == launch;
     if (t->fused) return;
     const char *why = rig->backend->find_kernel(rig->device, &plan->graph, nodes, n, NULL);
+    t->denied = why != NULL;
     if (!why && t->fired) why = "another match came first";
     if (!why && t->p->rule->legal && log->rejects) why = log->rejects->reason;
     if (why)
@@ -170,6 +172,7 @@ static tn_status compare(trial *t, bool one_token, unsigned exposed, tn_error *e
         status = compare_sink(t, spec, err);
     }
     *(t->fused ? &t->c->fused : &t->c->refused) += 1;
+    t->c->denied += !t->fused && t->denied;
     return tn_check_case(t->c, status, t->where, err);
 }
 
@@ -216,9 +219,11 @@ static tn_status check_form(run *r, const tn_pattern *p, int variation) {
         if (status != TN_OK) return status;
     }
     if (c.fused + c.refused == 0) return TN_OK; /* collecting; or a form that makes no sense */
-    for (int i = 0; c.fused && i < TN_MAX_LINES && p->rule->line[i].slot; i++)
+    /* what a device has no kernel for in any case is its own affair, and told; the CPU has one for everything */
+    bool covered = c.fused || (c.denied == c.refused && !r->rigs->device.exact);
+    for (int i = 0; covered && i < TN_MAX_LINES && p->rule->line[i].slot; i++)
         if (!(p->absent >> i & 1)) r->line_fused[i][p->kind[i]] = true;
-    if (c.fused) r->absent_fused[p->absent] = true;
+    if (covered) r->absent_fused[p->absent] = true;
     tn_report_check(r->report, &c);
     return TN_OK;
 }

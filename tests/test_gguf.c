@@ -196,7 +196,7 @@ static void test_tensors(void **state) {
         for (int again = 0; again < 2; again++) { /* a dropped page comes back */
             tn_type_get(t->type)->decode(t->data, x, (size_t)want[i].n);
             for (int k = 0; k < want[i].n; k++) assert_float_equal(x[k], ramp(k), want[i].tolerance);
-            tn_gguf_drop_pages(g, t);
+            tn_gguf_drop_pages(g, t->data, t->bytes);
         }
     }
     assert_null(tn_gguf_tensor_find(g, "two"));
@@ -214,7 +214,7 @@ static void test_memory_and_version_2(void **state) {
     assert_int_equal(tn_gguf_version(g), 2);
     assert_int_equal(tn_gguf_file_bytes(g), n);
     const tn_gguf_tensor *t = tn_gguf_tensor_find(g, "one");
-    tn_gguf_drop_pages(g, t);
+    tn_gguf_drop_pages(g, t->data, t->bytes);
     float x;
     memcpy(&x, t->data, sizeof x);
     assert_true(x == -8);
@@ -238,7 +238,7 @@ static void test_unknown_type(void **state) {
         assert_int_equal(tn_gguf_open_memory(&g, bytes, n, NULL), TN_OK);
         const tn_gguf_tensor *t = tn_gguf_tensor_find(g, "one");
         assert_true(t->type == types[i] && t->ne[0] == 3 && !t->data && t->bytes == 0);
-        tn_gguf_drop_pages(g, t);
+        tn_gguf_drop_pages(g, t->data, t->bytes);
         tn_gguf_close(&g);
     }
     free(bytes);
@@ -267,7 +267,7 @@ static void test_split(void **state) {
         assert_ptr_equal(t, tn_gguf_tensor_at(g, (size_t)i));
         memcpy(x, t->data, sizeof x);
         assert_true(x[0] == (float)i && x[3] == (float)i);
-        tn_gguf_drop_pages(g, t);
+        tn_gguf_drop_pages(g, t->data, t->bytes);
     }
     tn_gguf_close(&g);
 }

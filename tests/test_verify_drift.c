@@ -1,4 +1,6 @@
-/* The measures of drift, on logits whose divergence is known. */
+/* The measures of drift, on logits whose divergence is known; and what is checked, by types and backend. */
+#include "temp_dir.h"
+#include "tiny_model.h"
 #include "verify.h"
 
 #include <math.h>
@@ -48,11 +50,64 @@ static void test_nan_is_the_worst(void **state) {
     assert_true(isinf(d.worst) && isnan(d.error) && !(d.kl_most <= 1));
 }
 
+static void ignore(void *data, const char *text, size_t n) {
+    (void)data, (void)text, (void)n;
+}
+
+static void expect_verdict(const float *got, const float *want, double bound, bool good) {
+    tn_report report = {.out = {ignore, NULL}};
+    tn_drift d = {0};
+    tn_drift_add(&d, got, want, 2);
+    tn_report_drift(&report, &d, NULL, "a case", bound);
+    assert_int_equal(report.n_failed, !good);
+}
+
+static void test_bounds(void **state) {
+    (void)state;
+    const float even[] = {100, 100}, same[] = {100, 100.001f}, other[] = {100, 101}, above[] = {10.001f, 10},
+                below[] = {10, 10.001f};
+    expect_verdict(even, even, 0, true);
+    expect_verdict(same, even, 0, false);
+    expect_verdict(even, same, 1e-2, false);  /* of equals the first is the likeliest */
+    expect_verdict(other, same, 1e-2, false); /* KL 0.12, NMSE 5e-5 */
+    expect_verdict(same, other, 1, true);
+    expect_verdict(below, above, 1e-2, false); /* another token is the likeliest */
+    expect_verdict(above, above, 1e-2, true);
+    expect_verdict(other, same, 1e-5, false);
+}
+
+static int32_t checks_of(const char *backend, tn_act_type act, tn_kv_type kv) {
+    tn_report report = {.out = {ignore, NULL}};
+    tn_verify_options o = {.backend = backend, .path = temp("m"), .text = "abc", .text_len = 3, .threads = 1};
+    o.act = act;
+    o.kv_type = kv;
+    tn_error err;
+    if (tn_verify_drift(&report, &o, &err) != TN_OK) fail_msg("%s", err.text);
+    assert_int_equal(report.n_failed, 0);
+    return report.n;
+}
+
+/* Prompts and single tokens, with the types asked for and, where bits may differ, with f32: but nothing twice. */
+static void test_types(void **state) {
+    (void)state;
+    tn_error err;
+    tn_tiny_options tiny = {.arch = "llama", .type = TN_TYPE_Q8_0, .width = 32, .vocab = true};
+    if (tn_tiny_write(&tiny, temp("m"), &err) != TN_OK) fail_msg("%s", err.text);
+    assert_int_equal(checks_of("cpu", TN_ACT_INT8, TN_KV_F16), 2);
+    assert_int_equal(checks_of("cpu", TN_ACT_F32, TN_KV_F32), 2);
+    assert_int_equal(checks_of("null", TN_ACT_INT8, TN_KV_F16), 4);
+    assert_int_equal(checks_of("null", TN_ACT_F32, TN_KV_F16), 4);
+    assert_int_equal(checks_of("null", TN_ACT_F32, TN_KV_F32), 2);
+    unlink(temp("m"));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_divergence),
         cmocka_unit_test(test_positions_add_up),
         cmocka_unit_test(test_nan_is_the_worst),
+        cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_types),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -1,5 +1,5 @@
-/* The best of many numbers, in one order for all who ask: the greater first (what is not a number counts as -INFINITY), of equal
- * ones the lower index. */
+/* The best of many numbers, in one order for all who ask: the greater first (what is not a number counts as -INFINITY), of
+ * equal ones the lower index. */
 #ifndef TN_BEST_H
 #define TN_BEST_H
 

@@ -101,10 +101,18 @@ static bool match_reads(search *s, int i, const tn_launch *l, int32_t id, const 
     return false;
 }
 
+/* Whether a launch has an op that a line asks for: it was there, but another rule took it. */
+static bool took(const search *s, const tn_launch *l, const tn_line *line) {
+    for (int32_t k = 0; k < l->n; k++)
+        if (line->kinds >> s->w->g->nodes[l->nodes[k]].op & 1) return true;
+    return false;
+}
+
 static bool match_launch(search *s, int i, int32_t id) {
     const tn_launch *l = &s->w->launch[id];
     const tn_line *line = &s->line[i];
     if (!(line->kinds >> l->kind & 1)) {
+        if (i == s->n - 2 && !took(s, l, line)) return false; /* one line alone has matched: no near miss */
         return fail(s, i,
                     l->kind >= TN_KIND_FIRST ? "the value is made in a launch of another kind"
                                              : "the value is made by another op",
@@ -124,7 +132,8 @@ static bool match_line(search *s, int i) {
     int k = s->line[i].slot - 'A';
     if (!s->m->bound[k]) return false; /* no later line reads it: a pattern hangs together backwards */
     int32_t id = s->w->owner[s->m->slot[k].node];
-    return id < 0 ? fail(s, i, "the value comes from outside the step", s->m->slot[k].node) : match_launch(s, i, id);
+    if (id >= 0) return match_launch(s, i, id);
+    return i < s->n - 2 && fail(s, i, "the value comes from outside the step", s->m->slot[k].node);
 }
 
 /* ---- legality ---- */

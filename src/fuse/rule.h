@@ -59,7 +59,7 @@ typedef struct tn_work {
 
 /* Finds the pattern of a rule with the lines of `absent` (a bit set of OPT lines) left out, its last line on launch
  * `anchor`, such that merging the match is legal and the backend has a kernel for it. On failure *why says what was
- * wrong with the candidate that came furthest, *why_node with which node; NULL when none came further than its last line
+ * wrong with the candidate that came furthest, *why_node with which node; NULL when its last line was all that matched
  * or, with lines left out, when none had all the others. */
 bool tn_match_rule(tn_match *m, const tn_work *w, const tn_rule *rule, unsigned absent, int32_t anchor,
                    const char **why, int32_t *why_node);

@@ -84,8 +84,8 @@ bool tn_gguf_get_array(const tn_gguf *g, const char *key, tn_gguf_type type, tn_
 /* Element i (< n) of an array of numbers or booleans, converted. */
 double tn_gguf_array_number(const tn_gguf_array *a, uint64_t i);
 
-/* Gives the pages of a tensor's data back to the system (they are read again from the file if touched). */
-void tn_gguf_drop_pages(const tn_gguf *g, const tn_gguf_tensor *t);
+/* Gives pages of the tensors' data back to the system (they are read again from the file if touched). */
+void tn_gguf_drop_pages(const tn_gguf *g, const void *data, size_t bytes);
 
 /* ---- writing: collect, then write ---- */
 typedef struct tn_gguf_writer tn_gguf_writer;

@@ -172,12 +172,12 @@ void tn_gguf_close(tn_gguf **g) {
     *g = NULL;
 }
 
-void tn_gguf_drop_pages(const tn_gguf *g, const tn_gguf_tensor *t) {
-    const uint8_t *data = t->data;
+void tn_gguf_drop_pages(const tn_gguf *g, const void *of, size_t bytes) {
+    const uint8_t *data = of;
     for (const tn_gguf_part *p = g->parts; p; p = p->next) {
         if (!p->mapped || !data || data < p->data || data >= p->data + p->bytes) continue;
         size_t page = (size_t)sysconf(_SC_PAGESIZE), from = (size_t)(data - p->data) / page * page;
-        size_t to = (size_t)(data - p->data) + t->bytes;
+        size_t to = (size_t)(data - p->data) + bytes;
         madvise((void *)(p->data + from), to - from, MADV_DONTNEED); /* a hint: failing does no harm */
     }
 }

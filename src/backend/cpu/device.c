@@ -91,14 +91,14 @@ static size_t packed_size(const tn_device *d, const tn_weight *w) {
 enum { SLICE = 16 << 20 };
 
 typedef struct storing {
-    void (*done)(void *data, int32_t weight, double share);
+    tn_stored_fn *done;
     void *data;
     size_t total, at; /* bytes of the arena */
 } storing;
 
-static void tell(storing *s, int32_t weight, size_t bytes) {
+static void tell(storing *s, int32_t weight, int32_t rows, size_t bytes) {
     s->at += bytes;
-    if (s->done) s->done(s->data, weight, s->total ? (double)s->at / (double)s->total : 1.0);
+    if (s->done) s->done(s->data, weight, rows, s->total ? (double)s->at / (double)s->total : 1.0);
 }
 
 /* Tiles [begin, end) of a weight or an expert of it, its rows brought together where they are scattered in the file. */
@@ -139,7 +139,8 @@ static void pack_slices(tn_device *d, pack_call *c, int32_t weight, size_t *unto
         tn_pool_run(d->pool, pack_share, c);
         *untold += tile * (size_t)(c->end - c->begin);
         if (*untold < SLICE) continue;
-        tell(s, weight, *untold);
+        int32_t rows = c->end < tiles ? c->end * TN_TILE_ROWS : c->rows.n_out;
+        tell(s, weight, c->first + rows, *untold);
         *untold = 0;
     }
 }
@@ -151,7 +152,7 @@ static tn_status put_weight(tn_device *d, const tn_weight *w, int32_t index, sto
     to->w = (tn_cpu_weight){w->data, stride, w->type, rows, w->n_in};
     to->expert_stride = stride * (size_t)rows;
     if (!size) {
-        tell(s, -1, 0);
+        tell(s, -1, 0, 0);
         return TN_OK;
     }
     bool tiles = tn_cpu_layout_for(d, w) == TN_LAYOUT_TILE16, scattered = w->block && w->block < rows;
@@ -172,12 +173,12 @@ static tn_status put_weight(tn_device *d, const tn_weight *w, int32_t index, sto
     to->w.data = at;
     to->expert_stride = size;
     if (tiles) to->w.stride = tn_tile_bytes(w->type, w->n_in);
-    tell(s, index, untold);
+    tell(s, index, w->n_out, untold);
     return TN_OK;
 }
 
-static tn_status put_weights(tn_device *d, const tn_weight *const *weights, int32_t n,
-                             void (*done)(void *data, int32_t weight, double share), void *data, tn_error *err) {
+static tn_status put_weights(tn_device *d, const tn_weight *const *weights, int32_t n, tn_stored_fn *done, void *data,
+                             tn_error *err) {
     storing s = {.done = done, .data = data};
     for (int32_t i = 0; i < n; i++) s.total += packed_size(d, weights[i]);
     d->weights = tn_alloc_zero((size_t)n, sizeof *d->weights);

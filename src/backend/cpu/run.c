@@ -293,7 +293,8 @@ static int32_t pages_in(const tn_run *run, int32_t segment) {
     return left < TN_SEGMENT ? left : TN_SEGMENT;
 }
 
-/* Every thread gets about the same number of pages, and a head's one after the other. */
+/* Every thread gets about the same number of pages, and a head's one after the other; what a window hides of its first segment
+ * counts, though nobody reads it. */
 static void run_segments(const tn_cpu_launch *l, const worker *w) {
     int32_t n_kv = l->attend.a.kv.n_kv, unit = 0, slot = 0;
     int64_t total = 0, at = 0;

@@ -1,8 +1,8 @@
 /* Attention by blocks. Up to TN_ATTENTION_ROWS rows (heads of tokens) go through the cache together, page by page: a
  * page is decoded to floats once; then tiles of a few rows that see the same part of it do three steps,
- *   scores (lanes are positions) - softmax so far (maximum, sum, and what the output shrinks by) - output += weights
- * * v A row only meets positions that it sees, always in the same order: it gets the same bits whatever rows are
- * beside it. */
+ *   scores (lanes are positions); softmax so far (maximum, sum, and what the output shrinks by); output += weights v.
+ * A row only meets positions that it sees, always in the same order: it gets the same bits whatever rows are beside
+ * it. */
 #include "backend/cpu/kernels/attention.h"
 
 #include "backend/cpu/kernels/expf.h"
@@ -225,19 +225,14 @@ TN_INLINE void values_of(const int R, const int N, const page_form form, const w
         }
     }
     for (int32_t p = seen.low; p < seen.high; p++) {
-        vf value[4];
         TN_UNROLL
         for (int n = 0; n < N; n++) {
             size_t at = (size_t)p * dim + i + (size_t)(n * LANES);
-            vf scale = form == SCALED ? vf_set(w->v_scales[at / TN_KV_SCALED]) : vf_zero();
             if ((size_t)(n * LANES) * size_of(form) % 64 == 0) fetch(form, w->v, at, w->next);
-            value[n] = load_as(form, w->v, at, scale);
-        }
-        TN_UNROLL
-        for (int r = 0; r < R; r++) {
-            vf x = vf_set(s[r * TN_PAGE + p]);
+            vf scale = form == SCALED ? vf_set(w->v_scales[at / TN_KV_SCALED]) : vf_zero();
+            vf value = load_as(form, w->v, at, scale);
             TN_UNROLL
-            for (int n = 0; n < N; n++) sum[r][n] = vf_fma(x, value[n], sum[r][n]);
+            for (int r = 0; r < R; r++) sum[r][n] = vf_fma(vf_set(s[r * TN_PAGE + p]), value, sum[r][n]);
         }
     }
     TN_UNROLL

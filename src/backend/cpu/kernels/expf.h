@@ -46,7 +46,8 @@ static inline float tn_expf(float x) {
     return e * tn_exp2i(n >> 1) * tn_exp2i(n - (n >> 1));
 }
 
-/* The same for x <= 0 in fewer steps; what would be below 2^-126 is 2^-126 instead. */
+/* The same for x <= 0 in fewer steps; below -87 it is e^-87 (1.6e-38) all the way: a position that is hidden weighs that, not 0,
+ * beside a sum of at least 1. */
 static inline float tn_expf_weight(float x) {
     x = x < -87.0f ? -87.0f : x;
     int32_t n;
