@@ -32,17 +32,8 @@ DEV best of_block(best b) {
 
 /* Leaves this share's best; true in the block that comes last. */
 DEV bool leave(const tn_k_args &p, int row, best b) {
-    __shared__ bool last;
-    if (threadIdx.x == 0) {
-        __stcg((float2 *)p.partial + row * SHARES + blockIdx.x, make_float2(b.x, __int_as_float(b.at)));
-        __threadfence();
-        u32 *counter = (u32 *)p.counters + row;
-        last = atomicAdd(counter, 1) == SHARES - 1;
-        if (last) *counter = 0;
-        __threadfence();
-    }
-    __syncthreads();
-    return last;
+    if (threadIdx.x == 0) __stcg((float2 *)p.partial + row * SHARES + blockIdx.x, make_float2(b.x, __int_as_float(b.at)));
+    return leaves_last((u32 *)p.counters + row, SHARES);
 }
 
 extern "C" __global__ void __launch_bounds__(TN_K_THREADS) argmax(const __grid_constant__ tn_k_args p) {

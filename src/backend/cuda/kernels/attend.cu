@@ -434,7 +434,6 @@ DEV float *shares_of(const tn_k_args &p, int token, int head) {
 
 /* Leaves this share's sums; true in the block that comes last. */
 DEV bool leave(const tn_k_args &p, const float *smem, int token, int head, int split, int n) {
-    __shared__ int last;
     float *mine = shares_of(p, token, head) + split * SHARE;
 #pragma unroll 1
     for (int c = threadIdx.x; c < FOURS; c += TN_K_THREADS) __stcg((float4 *)mine + c, ((const float4 *)(smem + AT_OUT))[c]);
@@ -442,16 +441,7 @@ DEV bool leave(const tn_k_args &p, const float *smem, int token, int head, int s
         __stcg(mine + OUT + threadIdx.x, smem[AT_MAX + threadIdx.x]);
         __stcg(mine + OUT + GROUP + threadIdx.x, smem[AT_SUM + threadIdx.x]);
     }
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        __threadfence();
-        u32 *counter = (u32 *)p.counters + token * KV_HEADS + head;
-        last = atomicAdd(counter, 1) == (u32)n - 1;
-        if (last) *counter = 0;
-        __threadfence();
-    }
-    __syncthreads();
-    return last;
+    return leaves_last((u32 *)p.counters + token * KV_HEADS + head, (u32)n);
 }
 
 /* How much each share counts, to weight[32 head + share]: SPLITS <= 32, so a head's shares are a warp's lanes. */

@@ -50,19 +50,9 @@ template <int N> DEV void find(const u64 (&key)[N], u64 *found) {
 
 /* Leaves this share's best; true in the block that comes last. */
 DEV bool leave(const tn_k_args &p, int row, const u64 *found) {
-    __shared__ bool last;
     if (threadIdx.x < BEST)
         __stcg((u64 *)p.partial + ((long long)row * SHARES + blockIdx.x) * BEST + threadIdx.x, found[threadIdx.x]);
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        u32 *counter = (u32 *)p.counters + row;
-        last = atomicAdd(counter, 1) == SHARES - 1;
-        if (last) *counter = 0;
-        __threadfence();
-    }
-    __syncthreads();
-    return last;
+    return leaves_last((u32 *)p.counters + row, SHARES);
 }
 
 extern "C" __global__ void __launch_bounds__(TN_K_THREADS) best(const __grid_constant__ tn_k_args p) {

@@ -128,6 +128,21 @@ DEV void split_halves(float x, float y, u32 &high, u32 &low) {
     low = to_half(x - from_half(a)) | (u32)to_half(y - from_half(b)) << 16;
 }
 
+/* Whether this is the last of n blocks to have left something in `partial`, all its threads' writes before that of any block that
+ * sees it; the counter begins anew. */
+DEV bool leaves_last(u32 *counter, u32 n) {
+    __shared__ bool last;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        last = atomicAdd(counter, 1) == n - 1;
+        if (last) *counter = 0;
+        __threadfence();
+    }
+    __syncthreads();
+    return last;
+}
+
 /* ---- reductions: always 32 lanes in butterfly order, then warps in turn ---- */
 
 DEV float warp_sum(float x) {
