@@ -3,6 +3,7 @@
 #include "backend/cuda/cuda.h"
 #include "cuda_rig.h"
 #include "engine.h"
+#include "recorded.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -28,41 +29,18 @@ typedef struct exact {
 } exact;
 
 static void read_exact(exact *e, const json_t *m) {
-    char path[400];
     snprintf(e->name, sizeof e->name, "%s", json_string_value(json_object_get(m, "name")));
     e->n_vocab = (int32_t)json_integer_value(json_object_get(m, "n_vocab"));
     for (size_t k = 0; k < N_TOKENS; k++)
         e->ids[k] = (int32_t)json_integer_value(json_array_get(json_object_get(m, "tokens"), k));
     for (size_t k = 0; k < N_TOKENS; k++)
         e->native[k] = json_number_value(json_array_get(json_object_get(m, "native"), k));
-    size_t n = (size_t)N_ROWS * (size_t)e->n_vocab;
-    e->rows = malloc(n * sizeof *e->rows);
-    snprintf(path, sizeof path, "%s/data/reference/%s.exact", TESTS_DIR, e->name);
-    FILE *f = fopen(path, "rb");
-    assert_true(f && fread(e->rows, sizeof *e->rows, n, f) == n);
-    fclose(f);
+    e->rows = tn_read_exact(e->name, (size_t)N_ROWS * (size_t)e->n_vocab);
+    assert_non_null(e->rows);
 }
 
-/* All logits, fed in chunks. */
 static float *run_model(tn_model *m, const exact *e, bool f32, const char *fuse, int32_t chunk) {
-    tn_session *s;
-    tn_error err = {0};
-    tn_session_options options = {.n_ctx = N_TOKENS,
-                                  .kv_type = f32 ? TN_KV_F32 : TN_KV_F16,
-                                  .act = f32 ? TN_ACT_F32 : TN_ACT_INT8,
-                                  .fuse = fuse,
-                                  .all_logits = true};
-    float *all = malloc((size_t)N_TOKENS * (size_t)e->n_vocab * sizeof *all);
-    tn_status status = tn_session_open(&s, m, &options, &err);
-    if (status != TN_OK) fail_msg("%s", err.text);
-    for (int32_t i = 0; i < N_TOKENS; i += chunk) {
-        int32_t n = N_TOKENS - i < chunk ? N_TOKENS - i : chunk;
-        if (tn_step(s, &(tn_batch){.ids = e->ids + i, .n_tokens = n}, &err) != TN_OK) fail_msg("%s", err.text);
-        for (int32_t k = 0; k < n; k++)
-            memcpy(all + (size_t)(i + k) * (size_t)e->n_vocab, tn_logits(s, k), (size_t)e->n_vocab * sizeof *all);
-    }
-    tn_session_close(&s);
-    return all;
+    return tn_run_tokens(m, e->ids, N_TOKENS, e->n_vocab, (tn_run_as){f32, fuse, chunk}, NULL);
 }
 
 static tn_model *open_model(const char *name) {

@@ -5,6 +5,7 @@
 #include "tenon.h"
 
 #include "quantized.h"
+#include "recorded.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -67,27 +68,8 @@ static tn_model *open_model(const reference *r, const char *backend, bool q8) {
     return m;
 }
 
-/* All logits, fed in chunks. */
 static float *run(tn_model *m, const reference *r, bool f32, const char *fuse, int32_t chunk) {
-    tn_session *s;
-    tn_error err = {0};
-    tn_session_options options = {.n_ctx = r->n_tokens,
-                                  .kv_type = f32 ? TN_KV_F32 : TN_KV_F16,
-                                  .act = f32 ? TN_ACT_F32 : TN_ACT_INT8,
-                                  .fuse = fuse,
-                                  .all_logits = true};
-    float *all = malloc((size_t)r->n_tokens * (size_t)r->n_vocab * sizeof *all);
-    assert_non_null(all);
-    if (tn_session_open(&s, m, &options, &err) != TN_OK) fail_msg("%s", err.text);
-    for (int32_t i = 0; i < r->n_tokens; i += chunk) {
-        int32_t n = r->n_tokens - i < chunk ? r->n_tokens - i : chunk;
-        if (tn_step(s, &(tn_batch){.ids = r->ids + i, .n_tokens = n}, &err) != TN_OK) fail_msg("%s", err.text);
-        assert_int_equal(tn_logits_rows(s), n);
-        for (int32_t k = 0; k < n; k++)
-            memcpy(all + (size_t)(i + k) * (size_t)r->n_vocab, tn_logits(s, k), (size_t)r->n_vocab * sizeof *all);
-    }
-    tn_session_close(&s);
-    return all;
+    return tn_run_tokens(m, r->ids, r->n_tokens, r->n_vocab, (tn_run_as){f32, fuse, chunk}, NULL);
 }
 
 /* However the tokens are cut, and whatever is fused, the bits are the same. */
@@ -204,14 +186,8 @@ static void give_up(const char *file, const char *why) {
 }
 
 static void read_exact(reference *r) {
-    char path[600];
-    size_t n = (size_t)N_ROWS * (size_t)r->n_vocab;
-    snprintf(path, sizeof path, "%s/data/reference/%s.exact", TESTS_DIR, r->name);
-    FILE *f = fopen(path, "rb");
-    r->exact = malloc(n * sizeof *r->exact);
-    if (!f || !r->exact || fread(r->exact, sizeof *r->exact, n, f) != n || fgetc(f) != EOF)
-        give_up(path, "not as many floats as it should have");
-    fclose(f);
+    r->exact = tn_read_exact(r->name, (size_t)N_ROWS * (size_t)r->n_vocab);
+    if (!r->exact) give_up(r->name, "not as many floats as it should have");
 }
 
 static void read_sequence(reference *r, const char *model, const char *suffix, const json_t *about) {

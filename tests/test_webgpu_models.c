@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "recorded.h"
 #include "webgpu_rig.h"
 
 static bool everything;
@@ -34,7 +35,6 @@ typedef struct reference {
 static bool read_reference(reference *r, const char *name) {
     json_t *list = json_load_file(TESTS_DIR "/data/reference/reference.json", 0, NULL), *m;
     size_t i;
-    char path[600];
     *r = (reference){0};
     snprintf(r->name, sizeof r->name, "%s", name);
     json_array_foreach(list, i, m) {
@@ -44,37 +44,12 @@ static bool read_reference(reference *r, const char *name) {
         for (size_t k = 0; k < N_TOKENS; k++) r->ids[k] = (int32_t)json_integer_value(json_array_get(tokens, k));
     }
     json_decref(list);
-    size_t n = (size_t)N_ROWS * (size_t)r->n_vocab;
-    snprintf(path, sizeof path, "%s/data/reference/%s.exact", TESTS_DIR, name);
-    FILE *f = fopen(path, "rb");
-    r->exact = malloc(n * sizeof *r->exact + 1);
-    bool ok = f && n && r->exact && fread(r->exact, sizeof *r->exact, n, f) == n;
-    if (f) fclose(f);
-    return ok;
+    r->exact = tn_read_exact(name, (size_t)N_ROWS * (size_t)r->n_vocab);
+    return r->exact != NULL;
 }
 
 static float *run(tn_model *m, const reference *r, bool f32, const char *fuse, int32_t chunk, int32_t *launches) {
-    tn_session *s;
-    tn_error err = {0};
-    tn_session_info info;
-    tn_session_options options = {.n_ctx = N_TOKENS,
-                                  .kv_type = f32 ? TN_KV_F32 : TN_KV_F16,
-                                  .act = f32 ? TN_ACT_F32 : TN_ACT_INT8,
-                                  .fuse = fuse,
-                                  .all_logits = true};
-    float *all = malloc((size_t)N_TOKENS * (size_t)r->n_vocab * sizeof *all);
-    assert_non_null(all);
-    if (tn_session_open(&s, m, &options, &err) != TN_OK) fail_msg("%s", err.text);
-    for (int32_t i = 0; i < N_TOKENS; i += chunk) {
-        int32_t n = N_TOKENS - i < chunk ? N_TOKENS - i : chunk;
-        if (tn_step(s, &(tn_batch){.ids = r->ids + i, .n_tokens = n}, &err) != TN_OK) fail_msg("%s", err.text);
-        for (int32_t k = 0; k < n; k++)
-            memcpy(all + (size_t)(i + k) * (size_t)r->n_vocab, tn_logits(s, k), (size_t)r->n_vocab * sizeof *all);
-    }
-    tn_session_get_info(s, &info);
-    if (launches) *launches = info.launches_decode;
-    tn_session_close(&s);
-    return all;
+    return tn_run_tokens(m, r->ids, N_TOKENS, r->n_vocab, (tn_run_as){f32, fuse, chunk}, launches);
 }
 
 static double error_of(const float *all, const reference *r) {
