@@ -1,6 +1,6 @@
 /* The CUDA backend's parts. Without a device: the packed weights against the file's decoders, every kernel of small models
  * through NVRTC for four architectures, and the word that says what is missing. With one: ops on odd shapes against cpu:ref,
- * the same bits twice. test_cuda_models.c has whole models. */
+ * the same bits twice. test_cuda_verify.c has every op and rule, test_cuda_models.c whole models. */
 #include "backend/cuda/cuda.h"
 #include "backend/cuda/pack.h"
 #include "base/half.h"
@@ -9,7 +9,6 @@
 #include "engine.h"
 #include "failing.h"
 #include "model/model.h"
-#include "verify.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -519,30 +518,6 @@ static void test_experts(void **state) {
             }
 }
 
-static void print(void *data, const char *text, size_t n) {
-    (void)data;
-    print_message("%.*s", (int)n, text);
-}
-
-/* Ops without weights of many types, by the list of cases that `tenon verify` has. */
-static void test_verify(void **state) {
-    (void)state;
-    tn_cuda_need_device();
-    static const char *const ops[] = {"top_k", "expert_sum", "conv1d", "gated_delta_net", "argmax", "best"};
-    for (size_t i = 0; i < COUNT(ops); i++) {
-        tn_report report = {.out = {print, NULL}};
-        tn_verify_rigs rigs = {0};
-        tn_error err = {0};
-        assert_int_equal(tn_rig_open(&rigs.device, "cuda", 2, &err), TN_OK);
-        assert_int_equal(tn_rig_open(&rigs.reference, "cpu:ref", 1, &err), TN_OK);
-        tn_status status = tn_verify_ops(&report, &rigs, ops[i], &err);
-        if (status != TN_OK) fail_msg("%s: %s", ops[i], err.text);
-        assert_true(report.n > 0 && report.n_failed == 0);
-        tn_rig_close(&rigs.device);
-        tn_rig_close(&rigs.reference);
-    }
-}
-
 static void test_best(void **state) {
     (void)state;
     tn_cuda_need_device();
@@ -698,7 +673,6 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_attention_shares),
         cmocka_unit_test(test_tiles),
         cmocka_unit_test(test_experts),
-        cmocka_unit_test(test_verify),
         cmocka_unit_test(test_best),
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);

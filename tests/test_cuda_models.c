@@ -1,5 +1,9 @@
 /* Whole models on a CUDA device: against exact logits, fused against unfused, the same bits twice, sequences beside each other,
- * and what fails. Without a device each is skipped. */
+ * and what fails. Most of the time goes into compiling, so shares of the models may be run beside each other:
+ *
+ *     test_cuda_models [PATTERN of tests [SHARE SHARES]]
+ *
+ * Without a device each is skipped. */
 #include "backend/cuda/cuda.h"
 #include "cuda_rig.h"
 #include "engine.h"
@@ -16,6 +20,8 @@
 #include <cmocka.h>
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
+
+static size_t share, shares = 1; /* of the models */
 
 /* ---- models ---- */
 
@@ -107,7 +113,7 @@ static void test_models(void **state) {
     tn_cuda_need_device();
     json_t *list = json_load_file(TESTS_DIR "/data/reference/reference.json", 0, NULL);
     assert_true(json_array_size(list) > 0);
-    for (size_t i = 0; i < json_array_size(list); i++) {
+    for (size_t i = share; i < json_array_size(list); i += shares) {
         exact e;
         read_exact(&e, json_array_get(list, i));
         check_model(&e);
@@ -200,7 +206,6 @@ static void test_lost(void **state) {
     tn_model_close(&m);
 }
 
-/* An argument is a pattern of the tests to run. */
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_models),
@@ -209,6 +214,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_lost),
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);
+    if (argc > 3) share = strtoul(argv[2], NULL, 10), shares = strtoul(argv[3], NULL, 10);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     tn_backend_cuda.close(&tn_cuda_held);
     return failed;

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The CUDA backend's tests, whole and side by side: they compile some thousand small kernels, one after the other in each process.
+# Usage: scripts/test-cuda.sh BUILD [JOBS]     BUILD: a folder configured with -DTENON_TESTS=ON and built
+# Prints each part's report; exit status 1 where a part failed. `cases=all`: every case of each op and rule, not one.
+set -uo pipefail
+tests=$(cd "${1:?usage: scripts/test-cuda.sh BUILD [JOBS]}/tests" && pwd)
+jobs=${2:-$(nproc)}
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+
+parts() {
+    local i
+    for i in $(seq 0 19); do echo test_cuda_verify "$i" 20 ${cases:+all}; done
+    for i in $(seq 0 24); do echo test_cuda_models test_models "$i" 25; done
+    for i in sequences out_of_memory lost; do echo test_cuda_models "test_$i"; done
+    for i in packing packing_experts word plan_only compile embed rows matmul attention attention_shares tiles experts best; do
+        echo test_cuda "test_$i"
+    done
+    echo test_cuda_weights
+    echo test_cuda_cache
+}
+
+run_part() {
+    local from=$SECONDS log=$out/$RANDOM.$$
+    "$tests/$1" "${@:2}" >"$log" 2>&1
+    local status=$?
+    echo "== $* : $([ $status = 0 ] && echo passed || echo "FAILED ($status)"), $((SECONDS - from)) s"
+    grep -E '^(FAIL|ops:|rules:|sm_)|SKIPPED|ERROR|f32 .*fused|beside' "$log"
+    return $status
+}
+export -f run_part
+export tests out
+parts | xargs -P "$jobs" -L 1 bash -c 'run_part "$@"' run_part || exit 1
