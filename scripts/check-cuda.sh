@@ -60,6 +60,9 @@ compile argmax argmax COUNT=1 COLS=32000 EACH=4096 SHARES=8 INPUT=0 OUTPUT=1
 compile best best COUNT=1 COLS=151936 EACH=4096 SHARES=38 BEST=64 INPUT=0 IDS=1 NUMBERS=2
 compile rows-write rows COUNT=0 N_ROW_OPS=1 "ROW_OPS={OP_KV_WRITE,0,256,-1,-2,0,-1,-1}" KV_TYPE=1 KV_HEADS=2 \
     KV_K_DIM=128 KV_V_DIM=128
+compile matvec-sum matvec COUNT=0 N_IN=512 X_INT8=1 X_CODE=-1 X_AT=0 X_ROW=640 X_ROWS=1 EXPERTS=0 CHOSEN=-1 TOKENS=1 ROWS=1 MMA=0 \
+    MIN_BLOCKS=2 LOADS=12 FIRST_WEIGHT=0 N_PARTS=1 "PRODUCTS={$(traits 8 0 2 0),-1}" "PARTS={512,0,64,0,1,0,2}" N_AFTER_OPS=2 \
+    "AFTER_OPS={OP_EXPERT_SUM,-2,-3,8,512,-1},{OP_ADD,0,1,0,512,3}"
 for layout in $layouts; do
     type=${layout%:*} t=${layout#*:}
     compile "rows-embed-$type" rows COUNT=0 N_ROW_OPS=1 "ROW_OPS={OP_EMBED,0,512,-1,0,0,-1,0,$t}"
@@ -90,10 +93,16 @@ for kv in 0:0 1:0 2:0 0:1; do
         KV_HEADS=2 KV_K_DIM=128 KV_V_DIM=128 WINDOW=512 FACTOR=0.088f SOFTCAP=50.0f SPLITS=32 MIN_UNITS=2 WORK_AT=640 CORE_STORE=-1 \
         N_AFTER_OPS=1 "AFTER_OPS={OP_QUANTIZE,0,0,0,1024,5}"
 done
-for dim in 64 128 256; do
-    compile "attend-tile-$dim" attend_tile COUNT=0 GROUP=3 Q_CODE=-1 KV_TYPE=0 KV_HEADS=2 KV_K_DIM=$dim KV_V_DIM=$dim WINDOW=512 \
-        FACTOR=0.088f SOFTCAP=50.0f CORE_STORE=-1 N_AFTER_OPS=1 "AFTER_OPS={OP_QUANTIZE,0,0,0,1024,5}"
-done
+# Every tile, with the shared memory of the devices it is for.
+while read -r dim wide rows at_once bytes; do
+    compile "attend-tile-$dim-$rows" attend_tile COUNT=0 GROUP=3 Q_CODE=-1 KV_TYPE=0 KV_HEADS=2 KV_K_DIM=$dim KV_V_DIM=$dim WINDOW=512 \
+        FACTOR=0.088f SOFTCAP=50.0f CORE_STORE=-1 WIDE=$wide ROWS=$rows AT_ONCE=$at_once SHARED_BYTES=$bytes N_AFTER_OPS=1 \
+        "AFTER_OPS={OP_QUANTIZE,0,0,0,1024,5}"
+done <<<"64 0 128 64 100352
+128 0 128 64 100352
+256 1 128 32 231424
+256 1 64 32 165888
+256 1 48 16 100352"
 
 compile scan-conv scan COUNT=0 CORE=OP_CONV1D ONE_TOKEN=0 CHUNK=16 CORE_STORE=-1 COLS=8192 TAPS=4 INPUT=0 WEIGHTS=1 \
     N_AFTER_OPS=1 "AFTER_OPS={OP_SILU,0,0,0,8192,2}"

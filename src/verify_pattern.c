@@ -259,7 +259,7 @@ static tn_val make_top_k(builder *b, const sources *s, const char *name) {
     return tn_g_top_k(b->g, activation(b, s, 0, ROLE_PROBS), NULL, N_USED, b->s->neox, name);
 }
 
-static tn_val make_product(builder *b, const sources *s, tn_op op, role r, const char *name) {
+static tn_val multiply(builder *b, const sources *s, tn_op op, role r, const char *name) {
     char other[16];
     frame outside = {0};
     tn_val x = activation(b, s, 0, ROLE_X), w, ids;
@@ -274,6 +274,15 @@ static tn_val make_product(builder *b, const sources *s, tn_op op, role r, const
     if (!known(s, 2, &ids))
         ids = tn_g_out(make_top_k(b, &(sources){&outside, ""}, name_of(b, 'e', other)), 1, N_USED);
     return tn_g_matmul_id(b->g, x, w, remember(s, 2, ids), name);
+}
+
+/* A sum of experts that is passed in waits for an op on the product. */
+static tn_val make_product(builder *b, const sources *s, tn_op op, role r, const char *name) {
+    int held = s->f->n_given && b->g->nodes[s->f->given->node].op == TN_OP_EXPERT_SUM ? s->f->n_given : 0;
+    s->f->n_given -= held;
+    tn_val y = multiply(b, s, op, r, name);
+    s->f->n_given += held;
+    return y;
 }
 
 static tn_val make_binary(builder *b, const sources *s, tn_op op, role r, const char *name) {

@@ -371,6 +371,7 @@ typedef struct sample {
     int32_t n_head, n_kv, dim; /* attention */
     int32_t window, steps[MAX_STEPS];
     tn_kv_type kv;
+    size_t shared_limit; /* as on a device with so much shared memory a block; 0: the device's own */
     bool f32;
     tn_op op;
     const char *fuse;
@@ -435,6 +436,7 @@ static float *run_sample(const bench *b, const sample *s, size_t *n) {
 /* The device against cpu:ref, and against itself. */
 static void compare(sample *s, double bound, const char *what) {
     bench ref = open_bench("cpu:ref"), cuda = open_bench("cuda"), again = open_bench("cuda");
+    if (s->shared_limit) cuda.device->shared_limit = again.device->shared_limit = s->shared_limit;
     size_t n, m;
     float *want = run_sample(&ref, s, &n), *got = run_sample(&cuda, s, &m), *same = run_sample(&again, s, &m);
     assert_int_equal(n, m);
@@ -612,6 +614,83 @@ static void test_attention(void **state) {
             }
 }
 
+/* Shared memory of a block, as devices of these architectures have it. */
+static const struct {
+    int arch;
+    size_t shared_limit;
+    int32_t wide_rows; /* of the tile for heads 256 wide */
+} g_devices[] = {{80, 162 << 10, 64}, {90, 226 << 10, 128}, {100, 226 << 10, 128}, {120, 98 << 10, 48}};
+
+/* Many tokens on the tensor cores: the tiles for the shared memory of other devices. */
+static void test_attention_tiles(void **state) {
+    (void)state;
+    tn_cuda_need_device();
+    static const int32_t shapes[][3] = {{8, 1, 256}, {5, 1, 256}, {6, 2, 192}, {9, 3, 64}};
+    for (size_t d = 0; d < COUNT(g_devices); d++)
+        for (size_t i = 0; i < COUNT(shapes); i++) {
+            if (g_devices[d].shared_limit > tn_cuda_held->shared_limit) continue;
+            sample s = {.build = build_attention,
+                        .n_head = shapes[i][0],
+                        .n_kv = shapes[i][1],
+                        .dim = shapes[i][2],
+                        .window = i % 2 ? 70 : 0,
+                        .shared_limit = g_devices[d].shared_limit};
+            s.n_in = (s.n_head + 2 * s.n_kv) * s.dim;
+            s.n_w = 1;
+            memcpy(s.steps, (int32_t[]){80, 80, 33, 1}, 4 * sizeof *s.steps);
+            s.w[0] = make_weight("embd", TN_TYPE_F32, N_EMBED, s.n_in);
+            char what[80];
+            snprintf(what, sizeof what, "attention %d/%d x %d, as on sm_%d", s.n_head, s.n_kv, s.dim,
+                     g_devices[d].arch);
+            compare(&s, 1e-9, what);
+        }
+}
+
+/* A prompt of heads of this size. */
+static void plan_attention(tn_plan *plan, const tn_device *d, int32_t dim, tn_weight *embed) {
+    sample s = {.n_head = 8, .n_kv = 2, .dim = dim};
+    tn_graph g = {.max_tokens = 64, .max_outputs = 64, .all_outputs = true, .layer = -1};
+    tn_plan_target target = {d, tn_cuda_find_kernel, d->caps.int8_types, d->caps.align};
+    const tn_weight *table[] = {embed};
+    tn_error err = {0};
+    *embed = (tn_weight){.name = "embd", .type = TN_TYPE_F32, .n_out = N_EMBED, .n_in = 12 * dim, .n_expert = 1};
+    g.weights = table;
+    g.n_weights = 1;
+    tn_val x = tn_g_embed(&g, tn_g_tokens(&g), tn_g_weight(&g, 0, embed), "x");
+    g.output = build_attention(&g, x, &s).node;
+    if (tn_plan_make(plan, &g, false, "all", &target, &err) != TN_OK) fail_msg("%s", err.text);
+}
+
+/* On every architecture prompts go through the tensor cores, with the tile that its shared memory has room for. */
+static void test_tile_choice(void **state) {
+    (void)state;
+    for (size_t a = 0; a < COUNT(g_devices); a++) {
+        tn_device *d;
+        tn_error err = {0};
+        if (tn_cuda_open_offline(&d, g_devices[a].arch, &err) == TN_ERR_UNAVAILABLE) skip();
+        d->shared_limit = g_devices[a].shared_limit;
+        for (int32_t dim = 64; dim <= 256; dim *= 2) {
+            tn_plan plan;
+            tn_weight embed;
+            char rows[40];
+            int32_t first = g_n_code, found = 0;
+            plan_attention(&plan, d, dim, &embed);
+            collect(&plan, d);
+            snprintf(rows, sizeof rows, "#define ROWS %d\n", dim == 256 ? g_devices[a].wide_rows : 128);
+            for (int32_t i = first; i < g_n_code; i++) {
+                assert_string_not_equal(g_code[i].name, "attend");
+                if (strcmp(g_code[i].name, "attend_tile") != 0) continue;
+                found++;
+                if (!strstr(g_code[i].source, rows)) fail_msg("sm_%d, heads of %d: not %s", d->arch, dim, rows);
+            }
+            assert_int_equal(found, 1);
+            tn_plan_free(&plan);
+        }
+        compile_collected(d);
+        tn_backend_cuda.close(&d);
+    }
+}
+
 /* A context long enough for several shares: tokens one by one (the cache written where it is read), and in eights. */
 static void test_attention_shares(void **state) {
     (void)state;
@@ -666,11 +745,13 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_word),
         cmocka_unit_test(test_plan_only),
         cmocka_unit_test(test_compile),
+        cmocka_unit_test(test_tile_choice),
         cmocka_unit_test(test_embed),
         cmocka_unit_test(test_rows),
         cmocka_unit_test(test_matmul),
         cmocka_unit_test(test_attention),
         cmocka_unit_test(test_attention_shares),
+        cmocka_unit_test(test_attention_tiles),
         cmocka_unit_test(test_tiles),
         cmocka_unit_test(test_experts),
         cmocka_unit_test(test_best),

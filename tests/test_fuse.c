@@ -246,6 +246,24 @@ static void test_matmul_act(void **state) {
     end();
 }
 
+/* A sum of experts joins the matmuls that add it, not those that stand beside it, and not where it is read elsewhere too. */
+static void test_matmul_sum(void **state) {
+    (void)state;
+    for (int outside = 0; outside < 2; outside++) {
+        begin(true);
+        tn_val y = matmul(input(WIDTH, "x"), 32, "y"), scaled = mul(y, weight(1, 32), "scaled");
+        tn_val s = tn_g_expert_sum(&g, input(2 * 32, "each"), input(2, "w"), "s"), z = add(s, scaled, "z");
+        tn_val row = tn_g_expert_sum(&g, input(2 * 32, "each2"), input(2, "w2"), "s2");
+        reader(row, "alone");
+        if (outside) reader(s, "outside");
+        fuse(add(z, input(32, "h"), "out"), "matmul_act,matmul_sum");
+        expect_launch(outside ? "y scaled z out" : "s y scaled z out");
+        expect_launch("s2");
+        if (outside) expect_reject("matmul_sum", "used outside");
+        end();
+    }
+}
+
 /* The f32 value is stored too where it is read. */
 static void test_quantize_keeps_f32(void **state) {
     (void)state;
@@ -648,6 +666,7 @@ int main(void) {
         cmocka_unit_test(test_matmul_add_used_outside),
         cmocka_unit_test(test_epilogue_is_convex),
         cmocka_unit_test(test_matmul_act),
+        cmocka_unit_test(test_matmul_sum),
         cmocka_unit_test(test_quantize_keeps_f32),
         cmocka_unit_test(test_norm),
         cmocka_unit_test(test_norm_without_weight),

@@ -42,6 +42,8 @@ static const tn_rule epilogue[] = {
      {{'Y', ANY_MATMUL, ""}, {'Z', ACTIVATION | IS(MUL) | IS(SCALE) | IS(SOFTCAP), "YB"}}, TN_KIND_MATMULS},
     {"matmul_quantize", "z = int8(y)",
      {{'Y', ANY_MATMUL, ""}, {'Z', IS(QUANTIZE), "Y"}}, TN_KIND_MATMULS, .out = "Y"},
+    {"matmul_sum", "z = x w^T + sum of w_e y_e over the chosen experts e",
+     {{'S', IS(EXPERT_SUM), "EW"}, {'Z', KIND(MATMULS), "S"}}, TN_KIND_MATMULS, .needs = "matmul_add"},
     {"matmul_argmax", "i = argmax(x w^T)",
      {{'Y', IS(MATMUL) | KIND(MATMULS), ""}, {'Z', IS(ARGMAX), "Y"}}, TN_KIND_CHOICE, .out = "Y"},
     {"attention_gate", "z = attention * b",

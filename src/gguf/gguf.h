@@ -70,6 +70,8 @@ const tn_gguf_tensor *tn_gguf_tensor_at(const tn_gguf *g, size_t i);
 /* "u32"; whether integers are of this type (booleans are not). */
 const char *tn_gguf_type_name(tn_gguf_type type);
 bool tn_gguf_is_integer(tn_gguf_type type);
+/* Fails: the key, by its name, has another type than the one that is wanted ("an integer"). */
+tn_status tn_gguf_wrong_type(const tn_gguf_kv *kv, const char *wanted, tn_error *err);
 /* NULL when there is none. */
 const tn_gguf_tensor *tn_gguf_tensor_find(const tn_gguf *g, const char *name);
 const tn_gguf_kv *tn_gguf_find(const tn_gguf *g, const char *key);

@@ -194,6 +194,12 @@ bool tn_gguf_is_integer(tn_gguf_type type) {
     return tn_gguf_types[type].kind == KIND_UNSIGNED || tn_gguf_types[type].kind == KIND_SIGNED;
 }
 
+tn_status tn_gguf_wrong_type(const tn_gguf_kv *kv, const char *wanted, tn_error *err) {
+    bool array = kv->type == TN_GGUF_ARRAY;
+    return tn_fail(err, TN_ERR_INPUT, "%.*s is of type %s%s: %s was expected", (int)kv->key.n, kv->key.p,
+                   array ? "array of " : "", tn_gguf_type_name(array ? kv->array.type : kv->type), wanted);
+}
+
 uint32_t tn_gguf_version(const tn_gguf *g) {
     return g->parts->version;
 }

@@ -45,17 +45,11 @@ static const char *full_key(char *buf, size_t n, const char *arch, const char *s
     return buf;
 }
 
-static tn_status wrong_type(const char *key, const tn_gguf_kv *kv, const char *wanted, tn_error *err) {
-    bool array = kv->type == TN_GGUF_ARRAY;
-    return tn_fail(err, TN_ERR_INPUT, "%s is of type %s%s: %s was expected", key, array ? "array of " : "",
-                   tn_gguf_type_name(array ? kv->array.type : kv->type), wanted);
-}
-
 tn_status tn_hp_u32_opt(const tn_gguf *g, const char *arch, const char *suffix, int32_t *out, tn_error *err) {
     char key[128];
     const tn_gguf_kv *kv = tn_gguf_find(g, full_key(key, sizeof key, arch, suffix));
     if (!kv) return TN_OK;
-    if (!tn_gguf_is_integer(kv->type)) return wrong_type(key, kv, "an integer", err);
+    if (!tn_gguf_is_integer(kv->type)) return tn_gguf_wrong_type(kv, "an integer", err);
     if (kv->u > MAX_HPARAM) /* a negative number is one of these, too */
         return tn_fail(err, TN_ERR_INPUT, "%s is out of range: 0 to %d", key, MAX_HPARAM);
     *out = (int32_t)kv->u;
@@ -77,7 +71,7 @@ tn_status tn_hp_f32_opt(const tn_gguf *g, const char *arch, const char *suffix, 
     char key[128];
     const tn_gguf_kv *kv = tn_gguf_find(g, full_key(key, sizeof key, arch, suffix));
     if (!kv) return TN_OK;
-    if (kv->type != TN_GGUF_F32 && kv->type != TN_GGUF_F64) return wrong_type(key, kv, "f32", err);
+    if (kv->type != TN_GGUF_F32 && kv->type != TN_GGUF_F64) return tn_gguf_wrong_type(kv, "f32", err);
     float v = (float)kv->f;
     if (!(v >= least) || isinf(v)) return tn_fail(err, TN_ERR_INPUT, "%s is %g: out of range", key, kv->f);
     *out = v;
@@ -90,7 +84,7 @@ static tn_status read_rope_type(const tn_gguf *g, const char *arch, tn_str *type
     const tn_gguf_kv *kv = tn_gguf_find(g, full_key(key, sizeof key, arch, "rope.scaling.type"));
     *type = tn_str_of("linear"); /* by a factor, where there is one */
     if (!kv) return TN_OK;
-    if (kv->type != TN_GGUF_STR) return wrong_type(key, kv, "str", err);
+    if (kv->type != TN_GGUF_STR) return tn_gguf_wrong_type(kv, "str", err);
     *type = kv->str;
     if (tn_str_is(*type, "none") || tn_str_is(*type, "linear") || tn_str_is(*type, "yarn")) return TN_OK;
     return tn_fail(err, TN_ERR_INPUT, "%s is '%.*s', which is not supported: none, linear and yarn are", key,
@@ -139,7 +133,7 @@ tn_status tn_hp_layer(const tn_gguf *g, const char *arch, const char *suffix, in
     bool array = kv->type == TN_GGUF_ARRAY;
     tn_gguf_type type = array ? kv->array.type : kv->type;
     if (!tn_gguf_is_integer(type) && type != TN_GGUF_BOOL)
-        return wrong_type(key, kv, "an integer, or an array of them,", err);
+        return tn_gguf_wrong_type(kv, "an integer, or an array of them,", err);
     if (array && (uint64_t)layer >= kv->array.n)
         return tn_fail(err, TN_ERR_INPUT, "%s has no element for layer %d", key, layer);
     double v = array ? tn_gguf_array_number(&kv->array, (uint64_t)layer) : (double)kv->u;
@@ -157,7 +151,7 @@ static tn_status read_layers(const tn_hparams *hp, const tn_gguf *g, const char 
     int32_t first = -1;
     if (!kv) return TN_OK;
     if (kv->type == TN_GGUF_BOOL || (kv->type == TN_GGUF_ARRAY && kv->array.type == TN_GGUF_BOOL))
-        return wrong_type(key, kv, "a number", err);
+        return tn_gguf_wrong_type(kv, "a number", err);
     for (int32_t i = 0; i < hp->n_layer; i++) {
         int32_t v = -1;
         tn_status status = tn_hp_layer(g, arch, suffix, i, &v, err);

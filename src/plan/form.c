@@ -16,10 +16,11 @@ static bool reads_whole(const tn_graph *g, const int32_t *nodes, int32_t n, int3
 
 /* Of a whole result of plain matmuls, one a launch. */
 static const char *check_argmax(const tn_graph *g, const int32_t *nodes, int32_t n, const tn_form_limits *limits,
-                                int32_t i, tn_op product) {
+                                int32_t i) {
     tn_src s = g->nodes[nodes[i]].src[0];
     if (!limits->argmax_after) return "an argmax is a launch of its own here";
-    if (product == TN_OP_MATMUL_ID) return "an argmax of what several experts made";
+    for (int32_t j = 0; j < n; j++)
+        if (g->nodes[nodes[j]].op == TN_OP_MATMUL_ID) return "an argmax of what several experts made";
     for (int32_t j = 0; j < n; j++)
         if (j != i && g->nodes[nodes[j]].op == TN_OP_ARGMAX) return "two argmaxes in one launch";
     return s.first || s.cols != tn_shape_of(g, s)->cols ? "an argmax of a slice" : NULL;
@@ -36,6 +37,47 @@ static const char *check_after(const tn_graph *g, const int32_t *nodes, int32_t 
         if (s->role[from] == TN_BEFORE) return "an op on the result reads a row op of the same launch";
     }
     return reads_whole(g, nodes, n, i) ? NULL : "an op on the result reads a slice of it";
+}
+
+/* Whether an op that waits for no product is a sum of experts for the ops on the results: then it is made with them, column by
+ * column. */
+static bool is_sum_beside(const tn_graph *g, const int32_t *nodes, int32_t n, const tn_form *s, int32_t i) {
+    bool read = false;
+    if (g->nodes[nodes[i]].op != TN_OP_EXPERT_SUM || s->role[i] != TN_BEFORE) return false;
+    for (int32_t j = i + 1; j < n; j++)
+        for (int k = 0; k < g->nodes[nodes[j]].n_src; k++) {
+            if (g->nodes[nodes[j]].src[k].node != nodes[i]) continue;
+            if (s->role[j] != TN_AFTER) return false;
+            read = true;
+        }
+    return read;
+}
+
+/* Before the products, one of them, or on their results; what is on the results follows from them, sums of experts apart. */
+static void assign_roles(const tn_graph *g, const int32_t *nodes, int32_t n, tn_form *s) {
+    for (int32_t i = 0; i < n; i++) {
+        const tn_node *node = &g->nodes[nodes[i]];
+        bool depends = false;
+        for (int k = 0; k < node->n_src; k++) {
+            int32_t from = tn_index_in(nodes, n, node->src[k].node);
+            depends |= from >= 0 && s->role[from] != TN_BEFORE;
+        }
+        s->role[i] = tn_ops[node->op].class == TN_MATMUL ? TN_CORE : depends ? TN_AFTER : TN_BEFORE;
+    }
+    for (int32_t i = 0; i < n; i++)
+        if (is_sum_beside(g, nodes, n, s, i)) s->role[i] = TN_AFTER;
+}
+
+/* Of experts whose results are there, added to the results of plain matmuls. */
+static const char *check_sum(const tn_graph *g, const int32_t *nodes, int32_t n, const tn_form_limits *limits,
+                             int32_t i) {
+    if (!limits->sum_after) return "a sum of experts is a launch of its own here";
+    for (int32_t j = 0; j < n; j++)
+        if (g->nodes[nodes[j]].op == TN_OP_MATMUL_ID) return "a sum of experts in a launch of experts";
+    for (int k = 0; k < g->nodes[nodes[i]].n_src; k++)
+        if (tn_index_in(nodes, n, g->nodes[nodes[i]].src[k].node) >= 0)
+            return "a sum of experts reads what the same launch makes";
+    return NULL;
 }
 
 /* Nodes that read each other's tiles get one part number. */
@@ -72,37 +114,50 @@ static int32_t width_of(const tn_node *node) {
     return node->op == TN_OP_ARGMAX ? node->src[0].cols : node->out[0].cols;
 }
 
+/* A row op before the products. */
+static const char *check_before(const tn_node *node, const tn_form_limits *limits) {
+    if (node->n_out > 1) return "an op of several results before the matmul";
+    if (!limits->has_row_op(node->op)) return "no row kernel for an op before the matmul";
+    return tn_ops[node->op].class == TN_STATE ? "a state written before the matmul" : NULL;
+}
+
+/* Products of one kind, none of which waits for another one. */
+static const char *check_core(const tn_graph *g, const int32_t *nodes, int32_t n, const tn_form *s, int32_t i) {
+    const tn_node *node = &g->nodes[nodes[i]];
+    for (int32_t j = 0; j < i; j++) {
+        const tn_node *other = &g->nodes[nodes[j]];
+        if (s->role[j] != TN_CORE) continue;
+        if (other->op != node->op) return "experts and plain matmuls do not share a launch";
+        if (node->op == TN_OP_MATMUL_ID && !tn_src_same(node->src[2], other->src[2]))
+            return "matmuls of differently chosen experts";
+    }
+    for (int k = 0; k < node->n_src; k++) {
+        int32_t from = tn_index_in(nodes, n, node->src[k].node);
+        if (from >= 0 && s->role[from] != TN_BEFORE) return "a matmul reads another one's result";
+    }
+    return NULL;
+}
+
+/* What speaks against node i in the role that it has. */
+static const char *check_node(const tn_graph *g, const int32_t *nodes, int32_t n, const tn_form_limits *limits,
+                              const tn_form *s, int32_t i) {
+    const tn_node *node = &g->nodes[nodes[i]];
+    if (s->role[i] == TN_BEFORE) return check_before(node, limits);
+    if (s->role[i] == TN_CORE) return check_core(g, nodes, n, s, i);
+    if (node->op == TN_OP_ARGMAX) return check_argmax(g, nodes, n, limits, i);
+    return node->op == TN_OP_EXPERT_SUM ? check_sum(g, nodes, n, limits, i) : check_after(g, nodes, n, s, i);
+}
+
 static const char *classify_matmuls(const tn_graph *g, const int32_t *nodes, int32_t n, const tn_form_limits *limits,
                                     tn_form *s) {
     s->kind = TN_FORM_MATMULS;
-    tn_op product = TN_OP_COUNT;
-    tn_src ids = {0};
-    for (int32_t i = 0; i < n; i++) {
-        const tn_node *node = &g->nodes[nodes[i]];
-        bool depends = false;
-        for (int k = 0; k < node->n_src; k++) {
-            int32_t from = tn_index_in(nodes, n, node->src[k].node);
-            depends |= from >= 0 && s->role[from] != TN_BEFORE;
-        }
-        bool core = tn_ops[node->op].class == TN_MATMUL;
-        if (core && product != TN_OP_COUNT && product != node->op)
-            return "experts and plain matmuls do not share a launch";
-        if (core && product == TN_OP_MATMUL_ID && !tn_src_same(node->src[2], ids))
-            return "matmuls of differently chosen experts";
-        if (core) product = node->op, ids = node->src[2];
-        if (core && depends) return "a matmul reads another one's result";
-        s->role[i] = core ? TN_CORE : depends ? TN_AFTER : TN_BEFORE;
-        if (s->role[i] == TN_BEFORE && node->n_out > 1) return "an op of several results before the matmul";
-        if (s->role[i] == TN_BEFORE && !limits->has_row_op(node->op))
-            return "no row kernel for an op before the matmul";
-        if (s->role[i] == TN_BEFORE && tn_ops[node->op].class == TN_STATE) return "a state written before the matmul";
-        const char *why = s->role[i] != TN_AFTER     ? NULL
-                          : node->op == TN_OP_ARGMAX ? check_argmax(g, nodes, n, limits, i, product)
-                                                     : check_after(g, nodes, n, s, i);
-        if (why) return why;
-    }
+    assign_roles(g, nodes, n, s);
     bool before = false;
-    for (int32_t i = 0; i < n; i++) before |= s->role[i] == TN_BEFORE;
+    for (int32_t i = 0; i < n; i++) {
+        const char *why = check_node(g, nodes, n, limits, s, i);
+        if (why) return why;
+        before |= s->role[i] == TN_BEFORE;
+    }
     if (before && s->max_rows > limits->max_rows_before)
         return "too many rows for every worker to do the norm by itself: it runs once, before";
     for (int32_t i = 0; i < n; i++)

@@ -1,7 +1,8 @@
 /* The form of a launch: how the nodes that one kernel runs stand to each other. It is the same question for every backend, so
  * it is answered once; a backend adds which ops it has kernels for, and its limits.
  *   rows     ops that need nothing but a token's row
- *   matmuls  [row ops] products [element ops] [argmax]: parts of equal width, each with products and the ops on their results
+ *   matmuls  [row ops] products [element ops] [argmax]: parts of equal width, each with products and the ops on their results; a sum
+ *            of experts that is added to these is one of the ops: it needs no more than its column of each expert's
  *   attend   [head ops] [cache write] attention [element ops], head by head
  *   scan     [head ops] conv1d or gated_delta_net [head ops], along a sequence, channel by channel or head by head */
 #ifndef TN_PLAN_FORM_H
@@ -27,6 +28,7 @@ typedef struct tn_form_limits {
     bool (*has_row_op)(tn_op op); /* as an op on a row */
     int32_t max_rows_before;      /* rows for which row ops may stand before matmuls (each worker does them again) */
     bool argmax_after;            /* of the result of matmuls, whose columns several workers share */
+    bool sum_after;               /* of experts, among the ops on the results of matmuls */
 } tn_form_limits;
 
 /* NULL, or why these nodes (in graph order) are no launch of any form. */

@@ -22,6 +22,57 @@ static const tn_str blank = {"\xe2\x96\x81", 3}; /* U+2581, a space in vocabular
 
 /* ---- opening ---- */
 
+typedef enum kind { STRING, INTEGER, TRUTH, STRINGS, NUMBERS } kind;
+
+/* What the keys are that are read here and in the parts. */
+static const struct {
+    const char *name;
+    kind kind;
+} keys[] = {
+    {"tokenizer.chat_template", STRING},
+    {"tokenizer.ggml.model", STRING},
+    {"tokenizer.ggml.pre", STRING},
+    {"tokenizer.ggml.tokens", STRINGS},
+    {"tokenizer.ggml.merges", STRINGS},
+    {"tokenizer.ggml.token_type", NUMBERS},
+    {"tokenizer.ggml.scores", NUMBERS},
+    {"tokenizer.ggml.add_bos_token", TRUTH},
+    {"tokenizer.ggml.add_eos_token", TRUTH},
+    {"tokenizer.ggml.add_space_prefix", TRUTH},
+    {"tokenizer.ggml.bos_token_id", INTEGER},
+    {"tokenizer.ggml.eos_token_id", INTEGER},
+    {"tokenizer.ggml.eot_token_id", INTEGER},
+    {"tokenizer.ggml.eom_token_id", INTEGER},
+    {"tokenizer.ggml.fim_pad_token_id", INTEGER},
+    {"tokenizer.ggml.fim_rep_token_id", INTEGER},
+    {"tokenizer.ggml.fim_sep_token_id", INTEGER},
+    {"tokenizer.ggml.unknown_token_id", INTEGER},
+};
+
+static bool is_kind(const tn_gguf_kv *kv, kind k) {
+    switch (k) {
+    case STRING: return kv->type == TN_GGUF_STR;
+    case INTEGER: return tn_gguf_is_integer(kv->type);
+    case TRUTH: return kv->type == TN_GGUF_BOOL;
+    case STRINGS: return kv->type == TN_GGUF_ARRAY && kv->array.type == TN_GGUF_STR;
+    default: return kv->type == TN_GGUF_ARRAY && kv->array.type != TN_GGUF_STR;
+    }
+}
+
+/* One of the wrong type is not taken for an absent one. */
+static tn_status check_keys(const tn_gguf *g, tn_error *err) {
+    static const char *const words[] = {[STRING] = "a string",
+                                        [INTEGER] = "an integer",
+                                        [TRUTH] = "a bool",
+                                        [STRINGS] = "an array of strings",
+                                        [NUMBERS] = "an array of numbers"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const tn_gguf_kv *kv = tn_gguf_find(g, keys[i].name);
+        if (kv && !is_kind(kv, keys[i].kind)) return tn_gguf_wrong_type(kv, words[keys[i].kind], err);
+    }
+    return TN_OK;
+}
+
 /* By tokenizer.ggml.model; ids are what holds where the file says nothing. */
 static const struct model {
     const char *name;
@@ -92,7 +143,8 @@ static void mark_phi3(tn_vocab *v, const tn_gguf *g) {
 
 static tn_status open_parts(tn_tokenizer *t, const tn_gguf *g, tn_error *err) {
     const struct model *m = NULL;
-    tn_status st = find_model(g, &m, err);
+    tn_status st = check_keys(g, err);
+    if (!st) st = find_model(g, &m, err);
     if (st) return st;
     tn_str pre = tn_str_of("default");
     tn_gguf_get_str(g, "tokenizer.ggml.pre", &pre);

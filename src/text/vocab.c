@@ -95,13 +95,13 @@ static tn_status fill_texts(tn_vocab *v, const tn_gguf_array *tokens, tn_error *
     return TN_OK;
 }
 
-/* An array of numbers with one for each token; NULL where the key is absent. */
+/* An array of numbers, which the key is, with one for each token; NULL where it is absent. */
 static tn_status get_numbers(const tn_vocab *v, const tn_gguf *g, const char *key, const tn_gguf_array **out,
                              tn_error *err) {
     const tn_gguf_kv *kv = tn_gguf_find(g, key);
     *out = NULL;
     if (!kv) return TN_OK;
-    if (kv->type != TN_GGUF_ARRAY || kv->array.type == TN_GGUF_STR || kv->array.n < (uint64_t)v->n) {
+    if (kv->array.n < (uint64_t)v->n) {
         return tn_fail(err, TN_ERR_INPUT, "%s is not a number for each of %d tokens", key, v->n);
     }
     *out = &kv->array;

@@ -43,7 +43,7 @@ typedef struct tn_vocab {
     int32_t bos, eos, unknown;
 } tn_vocab;
 
-/* The table of tokens and their hash; `kind` is set before. */
+/* The table of tokens and their hash; `kind` is set before, and the types of the keys are checked. */
 tn_status tn_vocab_open(tn_vocab *v, const tn_gguf *g, tn_error *err);
 void tn_vocab_close(tn_vocab *v);
 

@@ -67,6 +67,14 @@ class Files(base.Case):
         path = self.changed("iq2.gguf", tensors=retype(16))
         self.bad(base.INPUT, "run", "-m", path, "-p", "x", "-n", "1")
 
+    def test_vocabulary_of_wrong_types(self):
+        wrong = {"tokens": [1, 2, 3], "merges": "a b", "token_type": ["normal"] * 300, "scores": ["high"] * 300, "pre": 3,
+                 "model": ["gpt2"], "eos_token_id": "</s>", "bos_token_id": 1.0, "add_bos_token": 1}
+        for key, value in wrong.items():
+            path = self.changed("vocabulary.gguf", {f"tokenizer.ggml.{key}": value})
+            for words in (("run", "-m", path, "-p", "x", "-n", "1"), ("tokenize", "-m", path, "-p", "x")):
+                self.bad(base.INPUT, *words, says=(f"tokenizer.ggml.{key}", "is of type"))
+
     def test_missing_tensor(self):
         path = self.changed("hole.gguf", tensors=lambda ts: [t for t in ts if t[0] != "blk.1.ffn_up.weight"])
         self.bad(base.INPUT, "run", "-m", path, "-p", "x", "-n", "1", says="blk.1.ffn_up.weight")

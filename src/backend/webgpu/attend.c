@@ -306,6 +306,7 @@ static void emit_core(tn_emit *e, int32_t i, const cut *c) {
     bool fresh = tn_emit_index(e, n->src[1].node) >= 0;
     declare_core(e, n, c, fresh);
     double scale = (double)a->factor, cap = (double)a->softcap;
+    if (cap != 0) tn_emit_piece(e, &e->types, "element", "V", "H", "S", "h", NULL);
     tn_buf again = {0}, sums = {0}, next = {0}, dots = {0}, values = {0}, move = {0}, tops = {0}, results = {0};
     if (c->heads < c->group) {
         tn_buf_str(&again, "if (h0 > 0u) {\nfirst = start;\n");
@@ -325,9 +326,8 @@ static void emit_core(tn_emit *e, int32_t i, const cut *c) {
     tn_emit_piece(e, &e->body, "attend", "TILE", NUM(c->tile), "HEADS", NUM(c->heads), "GROUP", NUM(c->group), "WG",
                   NUM(e->wg), "AGAIN", text_of(&again), "SUMS", text_of(&sums), "NEXT", text_of(&next), "DOTS",
                   text_of(&dots), "PARTS", c->parts > 1 ? tn_textf("d = sumh_%d(d);", c->parts).s : "", "SCORE",
-                  cap != 0 ? tn_textf("%.9e * tanh(clamp(d * %.9e, H(-12.0), H(12.0)))", cap, scale / cap).s
-                           : tn_textf("d * %.9e", scale).s,
-                  "VALUES", text_of(&values), "MOVE", text_of(&move), "TEAM", NUM(c->team), "LARGEST", text_of(&tops),
+                  tn_textf(cap != 0 ? "softcaph(d * %.9e, %.9e)" : "d * %.9e", scale, cap).s, "VALUES",
+                  text_of(&values), "MOVE", text_of(&move), "TEAM", NUM(c->team), "LARGEST", text_of(&tops),
                   "RESULTS", text_of(&results), NULL);
     tn_buf *all[] = {&again, &sums, &next, &dots, &values, &move, &tops, &results};
     for (size_t k = 0; k < sizeof all / sizeof *all; k++) {

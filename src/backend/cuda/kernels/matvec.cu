@@ -382,9 +382,13 @@ template <int PART> DEV void prefetch_part(const tn_k_args &p) {
     prefetch_tile<PART, loaded ? 1 : 0>(p);
 }
 
-DEV void get_ready(const tn_k_args &p, float *smem, int t0, int n) {
+/* What the launch ahead has made: first, where weights are chosen, which. */
+DEV void get_chosen(const tn_k_args &p, int t) {
     wait_for_last();
-    read_chosen(p, t0);
+    read_chosen(p, t);
+}
+DEV void get_activations(const tn_k_args &p, float *smem, int t0, int n) {
+    if (!EXPERTS) wait_for_last();
     stage_all(p, smem, t0, n);
 }
 
@@ -395,16 +399,15 @@ template <int PART> DEV void run_part(const tn_k_args &p, float *smem, int t0, i
     }
     if constexpr (one_type<PART>()) {
         stream<PART, products[t_.first_product].traits> s;
-        if (EARLY && !EXPERTS) {
-            s.begin(p);
-            prefetch_part<PART>(p);
-        }
-        if (EARLY) get_ready(p, smem, t0, n);
-        if (!EARLY || EXPERTS) s.begin(p);
+        if (EARLY && EXPERTS) get_chosen(p, t0);
+        s.begin(p);
+        if (EARLY) prefetch_part<PART>(p);
+        if (EARLY) get_activations(p, smem, t0, n);
         s.run(p, smem, t0, n);
     } else {
-        if (EARLY && !EXPERTS) prefetch_part<PART>(p);
-        if (EARLY) get_ready(p, smem, t0, n);
+        if (EARLY && EXPERTS) get_chosen(p, t0);
+        if (EARLY) prefetch_part<PART>(p);
+        if (EARLY) get_activations(p, smem, t0, n);
         for (int tile = blockIdx.x - t_.first_block; tile < tiles<PART>::ALL; tile += t_.blocks) {
             run_mixed<PART, 0>(p, smem, tile, n);
             __syncthreads();
@@ -421,8 +424,9 @@ extern "C" __global__ void __launch_bounds__(TN_K_THREADS, MIN_BLOCKS) matvec(co
     if (n <= 0) return wait_for_last();
     if (n > T) n = T;
     if (!EARLY) {
-        if (!EXPERTS) prefetch_part<0>(p);
-        get_ready(p, smem, t0, n);
+        if (EXPERTS) get_chosen(p, t0);
+        prefetch_part<0>(p);
+        get_activations(p, smem, t0, n);
     }
     run_part<0>(p, smem, t0, n);
 }
