@@ -17,6 +17,7 @@ parts() {
         echo test_cuda "test_$i"
     done
     echo test_cuda_weights
+    echo test_cuda_program
     echo test_cuda_cache
 }
 

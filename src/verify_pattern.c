@@ -467,6 +467,13 @@ static tn_val make_launch(builder *b, frame *f, int i, role r) {
     return b->g->nodes[v.node].src[0];
 }
 
+/* Whether a later line reads the slot of line i. */
+static bool is_read(const frame *f, int i) {
+    for (int k = i + 1; k < f->n; k++)
+        if (strchr(f->line[k].src, f->line[i].slot)) return true;
+    return false;
+}
+
 static tn_val build_frame(builder *b, frame *f, role want) {
     assign_roles(f, want);
     tn_val v = {0};
@@ -481,6 +488,7 @@ static tn_val build_frame(builder *b, frame *f, role want) {
             if (kind < TN_KIND_FIRST) mark(b, v);
             if (k > 0) expose(b, v);
         }
+        if (i + 1 < f->n && !is_read(f, i)) expose(b, v);
         f->slot[(int)slot] = v;
         f->bound[(int)slot] = true;
     }

@@ -375,7 +375,8 @@ typedef struct sample {
     bool f32;
     tn_op op;
     const char *fuse;
-    tn_weight w[5];
+    bool apart; /* the second time node by node */
+    tn_weight w[8];
     int32_t n_w;
 } sample;
 
@@ -435,10 +436,12 @@ static float *run_sample(const bench *b, const sample *s, size_t *n) {
 
 /* The device against cpu:ref, and against itself. */
 static void compare(sample *s, double bound, const char *what) {
+    sample second = *s;
+    if (s->apart) second.fuse = "none";
     bench ref = open_bench("cpu:ref"), cuda = open_bench("cuda"), again = open_bench("cuda");
     if (s->shared_limit) cuda.device->shared_limit = again.device->shared_limit = s->shared_limit;
     size_t n, m;
-    float *want = run_sample(&ref, s, &n), *got = run_sample(&cuda, s, &m), *same = run_sample(&again, s, &m);
+    float *want = run_sample(&ref, s, &n), *got = run_sample(&cuda, s, &m), *same = run_sample(&again, &second, &m);
     assert_int_equal(n, m);
     double error = tn_nmse(got, want, n);
     if (!(error <= bound)) {
@@ -518,6 +521,39 @@ static void test_experts(void **state) {
                          tokens[k], f32 ? "f32" : "int8", own ? "of their own" : "shared");
                 compare(&s, 1e-10, what);
             }
+}
+
+/* Experts with one beside them that all tokens share, added to the row they read. */
+static tn_val build_shared(tn_graph *g, tn_val x, const sample *s) {
+    tn_val probs =
+        tn_g_unary(g, TN_OP_SOFTMAX, tn_g_matmul(g, tn_g_slice(x, 0, N_ROUTER), weight(g, s, 1), "r"), "p");
+    tn_val weights = tn_g_top_k(g, probs, NULL, N_USED, true, "chosen"), ids = tn_g_out(weights, 1, N_USED);
+    tn_val a = tn_g_unary(g, TN_OP_SILU, tn_g_matmul_id(g, x, weight(g, s, 2), ids, "gate_e"), "act_e");
+    a = tn_g_binary(g, TN_OP_MUL, a, tn_g_matmul_id(g, x, weight(g, s, 3), ids, "up_e"), "gated_e");
+    tn_val sum = tn_g_expert_sum(g, tn_g_matmul_id(g, a, weight(g, s, 4), ids, "down_e"), weights, "sum");
+    a = tn_g_unary(g, TN_OP_SILU, tn_g_matmul(g, x, weight(g, s, 5), "gate"), "act");
+    a = tn_g_binary(g, TN_OP_MUL, a, tn_g_matmul(g, x, weight(g, s, 6), "up"), "gated");
+    a = tn_g_binary(g, TN_OP_ADD, sum, tn_g_matmul(g, a, weight(g, s, 7), "down"), "both");
+    return tn_g_binary(g, TN_OP_ADD, a, x, "y");
+}
+
+/* Fused or not, the same bits. */
+static void test_shared_expert(void **state) {
+    (void)state;
+    tn_cuda_need_device();
+    enum { IN = 768, FF = 256, SHARED = 512, E = N_EXPERT };
+    static const tn_type types[][2] = {{TN_TYPE_Q4_K, TN_TYPE_Q6_K}, {TN_TYPE_Q8_0, TN_TYPE_Q4_0}};
+    static const int32_t tokens[] = {1, 2, 5, 70},
+                         shapes[8][2] = {{N_EMBED, IN}, {E, N_ROUTER}, {E * FF, IN}, {E * FF, IN},
+                                         {E * IN, FF},  {SHARED, IN},  {SHARED, IN}, {IN, SHARED}};
+    for (int k = 0; k < 8; k++) {
+        sample s = {.build = build_shared, .n_in = IN, .steps = {tokens[k / 2]}, .apart = true, .n_w = 8};
+        for (int i = 0; i < 8; i++) {
+            s.w[i] = make_weight("w", i < 2 ? TN_TYPE_F32 : types[k % 2][i / 2 % 2], shapes[i][0], shapes[i][1]);
+            if (i >= 2 && i < 5) s.w[i].n_expert = E;
+        }
+        compare(&s, 2e-5, "a shared expert");
+    }
 }
 
 static void test_best(void **state) {
@@ -646,17 +682,18 @@ static void test_attention_tiles(void **state) {
         }
 }
 
-/* A prompt of heads of this size. */
-static void plan_attention(tn_plan *plan, const tn_device *d, int32_t dim, tn_weight *embed) {
+/* A prompt of heads of this size; one plan at a time. */
+static void plan_attention(tn_plan *plan, const tn_device *d, int32_t dim) {
+    static tn_weight embed;
+    static const tn_weight *const table[] = {&embed};
     sample s = {.n_head = 8, .n_kv = 2, .dim = dim};
     tn_graph g = {.max_tokens = 64, .max_outputs = 64, .all_outputs = true, .layer = -1};
     tn_plan_target target = {d, tn_cuda_find_kernel, d->caps.int8_types, d->caps.align};
-    const tn_weight *table[] = {embed};
     tn_error err = {0};
-    *embed = (tn_weight){.name = "embd", .type = TN_TYPE_F32, .n_out = N_EMBED, .n_in = 12 * dim, .n_expert = 1};
+    embed = (tn_weight){.name = "embd", .type = TN_TYPE_F32, .n_out = N_EMBED, .n_in = 12 * dim, .n_expert = 1};
     g.weights = table;
     g.n_weights = 1;
-    tn_val x = tn_g_embed(&g, tn_g_tokens(&g), tn_g_weight(&g, 0, embed), "x");
+    tn_val x = tn_g_embed(&g, tn_g_tokens(&g), tn_g_weight(&g, 0, &embed), "x");
     g.output = build_attention(&g, x, &s).node;
     if (tn_plan_make(plan, &g, false, "all", &target, &err) != TN_OK) fail_msg("%s", err.text);
 }
@@ -671,10 +708,9 @@ static void test_tile_choice(void **state) {
         d->shared_limit = g_devices[a].shared_limit;
         for (int32_t dim = 64; dim <= 256; dim *= 2) {
             tn_plan plan;
-            tn_weight embed;
             char rows[40];
             int32_t first = g_n_code, found = 0;
-            plan_attention(&plan, d, dim, &embed);
+            plan_attention(&plan, d, dim);
             collect(&plan, d);
             snprintf(rows, sizeof rows, "#define ROWS %d\n", dim == 256 ? g_devices[a].wide_rows : 128);
             for (int32_t i = first; i < g_n_code; i++) {
@@ -754,6 +790,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_attention_tiles),
         cmocka_unit_test(test_tiles),
         cmocka_unit_test(test_experts),
+        cmocka_unit_test(test_shared_expert),
         cmocka_unit_test(test_best),
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);

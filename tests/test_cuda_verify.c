@@ -64,7 +64,8 @@ static void test_rules(void **state) {
     tn_cuda_need_device();
     for (int32_t t = 0; t < tn_n_rule_tables; t++)
         for (int32_t i = 0; i < tn_rule_tables[t].n; i++)
-            if (!met(t, i) && n++ % shares == share) checks += check(tn_verify_rules, tn_rule_tables[t].rules[i].name);
+            if (!met(t, i) && n++ % shares == share)
+                checks += check(tn_verify_rules, tn_rule_tables[t].rules[i].name);
     print_message("rules: %d checks\n", checks);
     assert_true(checks > 0);
 }

@@ -1,7 +1,8 @@
 /* Weights on their way to the device, without one: a driver that copies as late as it may. */
-#include "backend/cuda/cuda.h"
 #include "backend/cuda/pack.h"
 #include "base/mem.h"
+#include "cuda_fake.h"
+#include "cuda_rig.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,69 +14,6 @@
 #include <cmocka.h>
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
-
-/* ---- the driver: a copy is made when an event behind it is waited for, or there is no room ---- */
-
-enum { ROOM = 64 };
-static struct {
-    uint64_t to;
-    const void *from;
-    size_t bytes;
-} g_copy[ROOM];
-static int g_asked, g_done; /* copies, ever */
-
-static void copy_until(int n) {
-    for (; g_done < n; g_done++)
-        memcpy((void *)(uintptr_t)g_copy[g_done % ROOM].to, g_copy[g_done % ROOM].from, g_copy[g_done % ROOM].bytes);
-}
-static int late_copy(uint64_t to, const void *from, size_t bytes, void *stream) {
-    (void)stream;
-    if (g_asked - g_done == ROOM) copy_until(g_done + 1);
-    g_copy[g_asked % ROOM].to = to;
-    g_copy[g_asked % ROOM].from = from;
-    g_copy[g_asked++ % ROOM].bytes = bytes;
-    return 0;
-}
-static int late_event_create(void **event, unsigned flags) {
-    (void)flags;
-    *event = calloc(1, sizeof(int));
-    return *event ? 0 : TN_CU_OUT_OF_MEMORY;
-}
-static int late_event_destroy(void *event) {
-    free(event);
-    return 0;
-}
-static int late_event_record(void *event, void *stream) {
-    (void)stream;
-    *(int *)event = g_asked;
-    return 0;
-}
-static int late_event_wait(void *event) {
-    copy_until(*(int *)event);
-    return 0;
-}
-static int late_stream_wait(void *stream) {
-    (void)stream;
-    copy_until(g_asked);
-    return 0;
-}
-static int late_context(void *context) {
-    (void)context;
-    return 0;
-}
-static int late_alloc(uint64_t *p, size_t bytes) {
-    *p = (uint64_t)(uintptr_t)malloc(bytes);
-    return *p ? 0 : TN_CU_OUT_OF_MEMORY;
-}
-static int late_host_alloc(void **p, size_t bytes, unsigned flags) {
-    (void)flags;
-    *p = malloc(bytes);
-    return *p ? 0 : TN_CU_OUT_OF_MEMORY;
-}
-static int late_host_free(void *p) {
-    free(p);
-    return 0;
-}
 
 static void stored_in_order(void *data, int32_t weight, int32_t rows, double share) {
     int32_t *next = data;
@@ -104,26 +42,16 @@ static void test_sending(void **state) {
         make_weight("large", TN_TYPE_Q6_K, 30011, 1024), make_weight("experts", TN_TYPE_Q8_0, 3 * 37, 512),
         make_weight("halves", TN_TYPE_F16, 9001, 1000),  make_weight("last", TN_TYPE_F32, 1, 40)};
     const tn_weight *all[COUNT(w)];
-    tn_device d = {.context = &d};
+    tn_device *d;
     tn_error err;
     int32_t next = 0;
     w[3].n_expert = 3;
     for (size_t i = 0; i < COUNT(w); i++) all[i] = &w[i];
-    d.cu = (tn_cu){.context_set = late_context,
-                   .mem_alloc = late_alloc,
-                   .host_alloc = late_host_alloc,
-                   .host_free = late_host_free,
-                   .to_device_async = late_copy,
-                   .event_create = late_event_create,
-                   .event_destroy = late_event_destroy,
-                   .event_record = late_event_record,
-                   .event_wait = late_event_wait,
-                   .stream_wait = late_stream_wait};
-    assert_int_equal(tn_pool_open(&d.pool, 3, &err), TN_OK);
-    if (tn_cuda_put_weights(&d, all, COUNT(w), stored_in_order, &next, &err) != TN_OK) fail_msg("%s", err.text);
+    tn_cuda_fake_open(&d, 3);
+    if (tn_cuda_put_weights(d, all, COUNT(w), stored_in_order, &next, &err) != TN_OK) fail_msg("%s", err.text);
     assert_int_equal(next, COUNT(w));
     for (size_t i = 0; i < COUNT(w); i++) {
-        const uint8_t *at = (const uint8_t *)(uintptr_t)d.weights[i].low;
+        const uint8_t *at = (const uint8_t *)(uintptr_t)d->weights[i].low;
         int32_t rows = w[i].n_out / w[i].n_expert;
         size_t bytes = w[i].elements ? w[i].bytes : tn_cuda_matrix_bytes(&w[i]);
         for (int32_t e = 0; e < w[i].n_expert; e++, at += bytes) {
@@ -137,13 +65,33 @@ static void test_sending(void **state) {
         }
         free((void *)(uintptr_t)w[i].data);
     }
-    assert_int_equal(g_done, g_asked);
-    tn_pool_close(&d.pool);
-    free((void *)(uintptr_t)d.packed);
-    tn_free(d.weights);
+    tn_backend_cuda.close(&d);
+    assert_int_equal(tn_fake.live, 0);
+}
+
+/* Whichever call of the driver fails, it is told (but of the last one, which only makes sure), and nothing stays behind. */
+static void test_failing(void **state) {
+    (void)state;
+    tn_weight w[] = {make_weight("vector", TN_TYPE_F32, 1, 512), make_weight("large", TN_TYPE_Q8_0, 20011, 1024)};
+    const tn_weight *all[] = {&w[0], &w[1]};
+    long calls = 0;
+    for (long n = 0; n <= calls; n++) { /* at first none fails */
+        tn_device *d;
+        tn_error err = {0};
+        tn_cuda_fake_open(&d, 2);
+        tn_fake.error = TN_FAKE_MEMORY;
+        tn_fake.fail_at = n;
+        tn_status status = tn_cuda_put_weights(d, all, COUNT(all), NULL, NULL, &err);
+        if (n == 0) calls = tn_fake.calls;
+        assert_int_equal(status, n > 0 && n < calls ? TN_ERR_RESOURCES : TN_OK);
+        tn_backend_cuda.close(&d);
+        assert_int_equal(tn_fake.live, 0);
+    }
+    assert_true(calls > 10);
+    for (size_t i = 0; i < COUNT(w); i++) free((void *)(uintptr_t)w[i].data);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_sending)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_sending), cmocka_unit_test(test_failing)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -174,6 +174,30 @@ static void test_group_is_convex(void **state) {
 
 /* ---- epilogue ---- */
 
+static tn_val matmul_id(tn_val x, tn_val ids, const char *name) {
+    tn_weight like = {.type = TN_TYPE_F32, .n_out = 3 * 32, .n_in = x.cols, .n_expert = 3};
+    return tn_g_matmul_id(&g, x, tn_rig_weight(&g_weights, &g, &like, TN_FILL_RANDOM, g_serial++), ids, name);
+}
+
+/* The shared expert's matmuls stand beside the chosen ones', but not with the router, for which these wait. */
+static void test_group_shared(void **state) {
+    (void)state;
+    for (int alike = 0; alike < 2; alike++) {
+        begin(true);
+        tn_val x = input(WIDTH, "x"), q = tn_g_quantize(&g, x, "q"), routed = alike ? q : x;
+        tn_val top = tn_g_top_k(&g, matmul(routed, 3, "router"), NULL, 2, true, "top"), ids = tn_g_out(top, 1, 2);
+        tn_val y1 = matmul_id(q, ids, "y1"), y2 = matmul_id(q, ids, "y2");
+        tn_val s1 = matmul(q, 32, "s1"), s2 = matmul(q, 32, "s2");
+        reader(matmul(x, 32, "other"), "a");
+        reader(add(s1, s2, "shared"), "b");
+        fuse(add(y1, y2, "z"), "group,group_shared");
+        expect_launch(alike ? "router s1 s2" : "y1 y2 s1 s2");
+        expect_launch(alike ? "other" : "router other");
+        if (alike) expect_reject("group_shared", "a path leaves the region");
+        end();
+    }
+}
+
 static void test_matmul_add(void **state) {
     (void)state;
     for (int swapped = 0; swapped < 2; swapped++) { /* operand order does not matter */
@@ -661,6 +685,7 @@ int main(void) {
         cmocka_unit_test(test_group),
         cmocka_unit_test(test_group_of_nine),
         cmocka_unit_test(test_group_is_convex),
+        cmocka_unit_test(test_group_shared),
         cmocka_unit_test(test_matmul_add),
         cmocka_unit_test(test_matmul_add_of_two),
         cmocka_unit_test(test_matmul_add_used_outside),

@@ -1,6 +1,7 @@
 /* The matcher. It reads a pattern from its last line backwards: the last line is tried on a launch, whose sources bind
  * slots; a slot bound by a reader names the one launch that makes it, so that earlier lines need no search. The only
- * choices are the operand order of commutative ops and which source of a fused launch is meant. Nothing is changed. */
+ * choices are the operand order of commutative ops, which source of a fused launch is meant, and who stands beside the others
+ * as another reader of a source. Nothing is changed. */
 #include "fuse/rule.h"
 
 #include <string.h>
@@ -126,11 +127,21 @@ static bool match_launch(search *s, int i, int32_t id) {
     return ok;
 }
 
+/* A line whose slot no later line reads: any reader of its first source, which a later line reads too. */
+static bool match_beside(search *s, int i) {
+    int k = s->line[i].src[0] - 'A';
+    if (k < 0 || !s->m->bound[k]) return false; /* a pattern hangs together */
+    int32_t x = s->m->slot[k].node;
+    for (int32_t j = 0; j < s->w->n_users[x]; j++)
+        if (match_launch(s, i, s->w->owner[s->w->users[x][j]])) return true;
+    return false;
+}
+
 /* Matches line i and all before it. */
 static bool match_line(search *s, int i) {
     if (i < 0) return accept(s);
     int k = s->line[i].slot - 'A';
-    if (!s->m->bound[k]) return false; /* no later line reads it: a pattern hangs together backwards */
+    if (!s->m->bound[k]) return match_beside(s, i);
     int32_t id = s->w->owner[s->m->slot[k].node];
     if (id >= 0) return match_launch(s, i, id);
     return i < s->n - 2 && fail(s, i, "the value comes from outside the step", s->m->slot[k].node);

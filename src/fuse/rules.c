@@ -4,6 +4,7 @@
  *   - the same slot twice is the same value; a slot that no line defines is an input;
  *   - the value of a slot may be used only inside the match, unless it is in .out or of the last line;
  *   - the order of operands of commutative ops does not matter;
+ *   - a slot that no line reads stands beside the others: any reader of its first source, its value used outside;
  *   - OPT: the line may be absent; its slot is then its first source. MANY: all readers of the first source, 1 to 8;
  *   - a kind of fused launch (MATMULS, ROW, ...) stands for any of its values; its sources are what it reads.
  * What is emitted is a launch that holds the matched nodes: the pattern is the specification of the fused kernel. */
@@ -30,6 +31,8 @@ static const char *one_token(const tn_graph *g, const tn_match *m) {
 static const tn_rule group[] = {
     {"group", "y_i = x w_i^T for all i",
      {{'Y', IS(MATMUL), "X", TN_MANY}}, TN_KIND_MATMULS},
+    {"group_shared", "y_i = x w_i^T, z = x w_e^T, e being the chosen experts (beside the one that all tokens share)",
+     {{'Y', IS(MATMUL) | KIND(MATMULS), "X"}, {'Z', IS(MATMUL_ID), "X"}}, TN_KIND_MATMULS},
     {"group_experts", "y_i = x w_ie^T for all i, e being the chosen experts",
      {{'Y', IS(MATMUL_ID), "XWE", TN_MANY}}, TN_KIND_MATMULS},
 };

@@ -121,14 +121,12 @@ static const char *check_before(const tn_node *node, const tn_form_limits *limit
     return tn_ops[node->op].class == TN_STATE ? "a state written before the matmul" : NULL;
 }
 
-/* Products of one kind, none of which waits for another one. */
+/* Products none of which waits for another one; experts are the same for all. */
 static const char *check_core(const tn_graph *g, const int32_t *nodes, int32_t n, const tn_form *s, int32_t i) {
     const tn_node *node = &g->nodes[nodes[i]];
     for (int32_t j = 0; j < i; j++) {
         const tn_node *other = &g->nodes[nodes[j]];
-        if (s->role[j] != TN_CORE) continue;
-        if (other->op != node->op) return "experts and plain matmuls do not share a launch";
-        if (node->op == TN_OP_MATMUL_ID && !tn_src_same(node->src[2], other->src[2]))
+        if (node->op == TN_OP_MATMUL_ID && other->op == node->op && !tn_src_same(node->src[2], other->src[2]))
             return "matmuls of differently chosen experts";
     }
     for (int k = 0; k < node->n_src; k++) {
@@ -148,6 +146,25 @@ static const char *check_node(const tn_graph *g, const int32_t *nodes, int32_t n
     return node->op == TN_OP_EXPERT_SUM ? check_sum(g, nodes, n, limits, i) : check_after(g, nodes, n, s, i);
 }
 
+/* Parts work on columns of one count, and have products of one kind. */
+static const char *check_parts(const tn_graph *g, const int32_t *nodes, int32_t n, const tn_form_limits *limits,
+                               const tn_form *s) {
+    bool beside = false;
+    for (int32_t i = 0; i < n; i++)
+        for (int32_t j = 0; j < i; j++) {
+            const tn_node *a = &g->nodes[nodes[i]], *b = &g->nodes[nodes[j]];
+            if (s->role[i] == TN_BEFORE || s->role[j] == TN_BEFORE) continue;
+            bool differ = s->role[i] == TN_CORE && s->role[j] == TN_CORE && a->op != b->op;
+            beside |= differ;
+            if (s->part[i] != s->part[j]) continue;
+            if (width_of(a) != width_of(b)) return "results of different widths meet";
+            if (differ) return "results of experts and of plain matmuls meet";
+        }
+    if (!beside || s->max_rows <= limits->max_rows_beside) return NULL;
+    return limits->max_rows_beside ? "too many rows for plain matmuls beside those of experts"
+                                   : "experts and plain matmuls do not share a launch";
+}
+
 static const char *classify_matmuls(const tn_graph *g, const int32_t *nodes, int32_t n, const tn_form_limits *limits,
                                     tn_form *s) {
     s->kind = TN_FORM_MATMULS;
@@ -163,12 +180,7 @@ static const char *classify_matmuls(const tn_graph *g, const int32_t *nodes, int
     for (int32_t i = 0; i < n; i++)
         if (s->role[i] != TN_BEFORE) join_parts(g, nodes, n, s, i);
     number_parts(s, n);
-    for (int32_t i = 0; i < n; i++) /* parts work on columns of one count */
-        for (int32_t j = 0; j < i; j++)
-            if (s->role[i] != TN_BEFORE && s->role[j] != TN_BEFORE && s->part[i] == s->part[j] &&
-                width_of(&g->nodes[nodes[i]]) != width_of(&g->nodes[nodes[j]]))
-                return "results of different widths meet";
-    return NULL;
+    return check_parts(g, nodes, n, limits, s);
 }
 
 static bool is_scan(tn_op op) {

@@ -1,8 +1,9 @@
 /* The form of a launch: how the nodes that one kernel runs stand to each other. It is the same question for every backend, so
  * it is answered once; a backend adds which ops it has kernels for, and its limits.
  *   rows     ops that need nothing but a token's row
- *   matmuls  [row ops] products [element ops] [argmax]: parts of equal width, each with products and the ops on their results; a sum
- *            of experts that is added to these is one of the ops: it needs no more than its column of each expert's
+ *   matmuls  [row ops] products [element ops] [argmax]: parts of equal width, each with products (of experts or plain ones) and the
+ *            ops on their results; a sum of experts that is added to these is one of the ops: it needs no more than its column of
+ *            each expert's
  *   attend   [head ops] [cache write] attention [element ops], head by head
  *   scan     [head ops] conv1d or gated_delta_net [head ops], along a sequence, channel by channel or head by head */
 #ifndef TN_PLAN_FORM_H
@@ -29,6 +30,7 @@ typedef struct tn_form_limits {
     int32_t max_rows_before;      /* rows for which row ops may stand before matmuls (each worker does them again) */
     bool argmax_after;            /* of the result of matmuls, whose columns several workers share */
     bool sum_after;               /* of experts, among the ops on the results of matmuls */
+    int32_t max_rows_beside;      /* rows for which plain matmuls may stand beside those of experts */
 } tn_form_limits;
 
 /* NULL, or why these nodes (in graph order) are no launch of any form. */

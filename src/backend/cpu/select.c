@@ -16,8 +16,11 @@ const tn_matmul_kernel *tn_cpu_matmul_for(const tn_device *device, const tn_weig
 
 const char *tn_cpu_classify(const tn_device *device, const tn_graph *g, const int32_t *nodes, int32_t n,
                             tn_form *form) {
-    static const tn_form_limits limits = {tn_cpu_has_op, TN_CPU_MAX_ROWS_BEFORE, .argmax_after = true,
-                                          .sum_after = true};
+    static const tn_form_limits limits = {.has_row_op = tn_cpu_has_op,
+                                          .max_rows_before = TN_CPU_MAX_ROWS_BEFORE,
+                                          .argmax_after = true,
+                                          .sum_after = true,
+                                          .max_rows_beside = INT32_MAX};
     for (int32_t i = 0; i < n; i++)
         for (int k = 0; k < g->nodes[nodes[i]].n_src; k++) {
             const tn_weight *w = tn_src_weight(g, g->nodes[nodes[i]].src[k]);

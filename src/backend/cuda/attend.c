@@ -4,25 +4,44 @@
 
 #include <string.h>
 
-enum { FEW_ROWS = 8 }; /* as kernels.def has it */
 enum { MAX_GROUP = 16, MAX_SPLITS = 32 };
 
-/* Shared memory of attend_tile: the cache's stages, of wide heads the queries too; in the end the result. */
-static size_t attend_tile_bytes(const tn_attr *a) {
-    bool wide = a->head_dim > 128 || a->v_dim > 128; /* as the kernel has it */
-    size_t rows = 16 * TN_K_WARPS, at_once = wide ? 32 : TN_K_PAGE, k_ld = (size_t)a->head_dim + 8;
-    size_t work = 2 * at_once * (k_ld + (size_t)a->v_dim + 8) * 2 + (wide ? 2 * rows * k_ld * 2 : 0);
+/* A tile of attend_tile: query heads of tokens, 16 a warp, and positions of the cache at work at once. */
+typedef struct attend_tile {
+    bool wide; /* heads wider than 128: their queries lie in shared memory too */
+    int32_t rows, at_once;
+    size_t bytes; /* of shared memory */
+} attend_tile;
+
+/* Shared memory: two stages of the cache, the queries as halves and what is left of them; in the end the result. */
+static size_t attend_tile_bytes(const attend_tile *t, const tn_attr *a) {
+    size_t rows = (size_t)t->rows, k_ld = (size_t)a->head_dim + 8, v_ld = (size_t)a->v_dim + 8;
+    size_t work = 2 * (size_t)t->at_once * (k_ld + v_ld) * 2 + (t->wide ? 2 * rows * k_ld * 2 : 0);
     size_t out = rows * ((size_t)a->v_dim + 4) * 4;
     return work > out ? work : out;
 }
 
+/* The first tile, best first, that a block of the device has room for; no rows: none. Of heads 256 wide those with 200, 132 and 83 KiB:
+ * for sm_90 and sm_100, for sm_80, for the others. */
+static attend_tile choose_attend_tile(const tn_maker *m, const tn_attr *a) {
+    static const attend_tile tiles[] = {
+        {false, 128, 64, 0}, {true, 128, 32, 0}, {true, 64, 32, 0}, {true, 48, 16, 0}};
+    bool wide = a->head_dim > 128 || a->v_dim > 128;
+    for (size_t i = 0; i < sizeof tiles / sizeof *tiles; i++) {
+        attend_tile t = tiles[i];
+        t.bytes = attend_tile_bytes(&t, a);
+        if (t.wide == wide && t.bytes <= m->ask->device->shared_limit) return t;
+    }
+    return (attend_tile){0};
+}
+
 bool tn_attend_halves_fit(const tn_maker *m) {
     const tn_attr *a = &tn_node_at(m, tn_core_at(m))->attr;
-    bool tile = m->max_rows > FEW_ROWS;
+    bool tile = m->max_rows > TN_CUDA_FEW;
     int32_t widest = tile ? 256 : 128;
-    if (tile && attend_tile_bytes(a) > m->ask->device->shared_limit) return false;
     return (!m->ask->memory || m->ask->memory->kv_type == TN_KV_F16) && a->head_dim % 32 == 0 && a->v_dim % 64 == 0 &&
-           a->head_dim <= widest && a->v_dim <= widest && a->n_head / a->n_kv <= 8;
+           a->head_dim <= widest && a->v_dim <= widest && a->n_head / a->n_kv <= 8 &&
+           (!tile || choose_attend_tile(m, a).rows);
 }
 
 /* What all attention kernels are told. */
@@ -42,7 +61,8 @@ static void put_attention(tn_maker *m) {
 
 static void make_attend_tile(tn_maker *m) {
     const tn_attr *a = &tn_node_at(m, tn_core_at(m))->attr;
-    int32_t tokens = 16 * TN_K_WARPS / (a->n_head / a->n_kv);
+    attend_tile tile = choose_attend_tile(m, a);
+    int32_t tokens = tile.rows / (a->n_head / a->n_kv);
     for (int32_t i = 0; i < m->ask->n; i++) {
         if (m->form.role[i] == TN_BEFORE)
             tn_maker_fail(m, "too many tokens to make the heads where they are read: once, before");
@@ -50,7 +70,9 @@ static void make_attend_tile(tn_maker *m) {
             tn_maker_fail(m, "many tokens are quantized faster in a launch of their own");
     }
     put_attention(m);
-    m->to->shared_bytes = attend_tile_bytes(a);
+    tn_buf_printf(m->head, "#define WIDE %d\n#define ROWS %d\n#define AT_ONCE %d\n#define SHARED_BYTES %zu\n",
+                  tile.wide, tile.rows, tile.at_once, tile.bytes);
+    m->to->shared_bytes = tile.bytes;
     m->to->grid[0] = (unsigned)((m->max_rows + tokens - 1) / tokens);
 }
 
@@ -62,7 +84,7 @@ static void make_attend_rows(tn_maker *m) {
     int32_t resident = mma && a->v_dim > 64 ? 1 : 2, out = group * a->v_dim;
     if (group > MAX_GROUP) tn_maker_fail(m, "more than 16 query heads share a kv head");
     if (out % 4) tn_maker_fail(m, "a head of odd size");
-    if (rows <= FEW_ROWS) splits = resident * m->ask->device->n_sm / (a->n_kv * rows);
+    if (rows <= TN_CUDA_FEW) splits = resident * m->ask->device->n_sm / (a->n_kv * rows);
     splits = splits < 1 ? 1 : splits > MAX_SPLITS ? MAX_SPLITS : splits;
     tn_place_slots(m, a->n_kv, 0);
     put_attention(m);

@@ -260,6 +260,7 @@ static void put_after_op(tn_maker *m, int32_t i, const int32_t *local) {
         if (from >= 0 && local[from] < 0) tn_maker_fail(m, "an op on the results of two parts");
     }
     if (n->n_src > 1 && n->src[1].cols < n->out[0].cols) period = n->src[1].cols;
+    if (n->op == TN_OP_EXPERT_SUM) period = n->attr.n_used;
     if (n->op == TN_OP_QUANTIZE && store < 0) tn_maker_fail(m, "an int8 result that nobody reads");
     double f = n->op == TN_OP_SCALE ? (double)n->attr.factor : (double)n->attr.softcap;
     tn_buf_printf(m->head, "{%d,%d,%d,%d,%d,%d,%.17g,%d},", (int)n->op, code[0], code[1], period, n->out[0].cols,
@@ -304,14 +305,15 @@ static void make_rows(tn_maker *m) {
 
 typedef struct part_shape {
     int32_t cols, products, afters;
+    int32_t experts; /* that a token chose, whose products stand side by side; 0: products of plain matrices */
     bool quantizes;
 } part_shape;
 
-/* Experts that a token chose, whose products stand side by side; 0: products of plain matrices. */
-static int32_t n_chosen(const tn_maker *m) {
+/* A product of chosen experts, which are the same for all that are; NULL: there is none. */
+static const tn_node *of_experts(const tn_maker *m) {
     for (int32_t i = 0; i < m->ask->n; i++)
-        if (tn_node_at(m, i)->op == TN_OP_MATMUL_ID) return tn_node_at(m, i)->attr.n_used;
-    return 0;
+        if (tn_node_at(m, i)->op == TN_OP_MATMUL_ID) return tn_node_at(m, i);
+    return NULL;
 }
 
 /* The activation that all products read. */
@@ -331,6 +333,7 @@ static part_shape measure_part(const tn_maker *m, int32_t number) {
         if (m->form.role[i] == TN_BEFORE || m->form.part[i] != number) continue;
         p.cols = tn_node_at(m, i)->out[0].cols;
         p.products += m->form.role[i] == TN_CORE;
+        if (tn_node_at(m, i)->op == TN_OP_MATMUL_ID) p.experts = tn_node_at(m, i)->attr.n_used;
         p.afters += m->form.role[i] == TN_AFTER;
         p.quantizes |= tn_node_at(m, i)->op == TN_OP_QUANTIZE;
     }
@@ -359,9 +362,8 @@ static int32_t rows_of_lane(tn_maker *m, const part_shape *part, int32_t least) 
 /* The tables of products, ops on results and parts; `tile` columns of each product a block, where they `share` a tile so many
  * together; at most `cap` blocks a part. */
 static void put_parts(tn_maker *m, part_shape *part, int32_t tile, bool share, int32_t cap) {
-    int32_t local[TN_LAUNCH_MAX], block = 0, product = 0, after = 0, chosen = n_chosen(m);
-    int32_t copies =
-        chosen && !strcmp(m->to->kernel->entry, "matvec") ? chosen : 1; /* its blocks are those of one token */
+    int32_t local[TN_LAUNCH_MAX], block = 0, product = 0, after = 0;
+    bool one_token = !strcmp(m->to->kernel->entry, "matvec"); /* blocks are those of one, where experts are chosen */
     tn_buf_printf(m->head, "#define FIRST_WEIGHT %d\n#define PRODUCTS ", m->n_weights);
     for (int32_t p = 0; p < m->form.n_parts; p++)
         for (int32_t i = 0; i < m->ask->n; i++) {
@@ -388,11 +390,11 @@ static void put_parts(tn_maker *m, part_shape *part, int32_t tile, bool share, i
     tn_buf_printf(m->head, "\n#define N_AFTER_OPS %d\n#define PARTS ", after);
     after = 0;
     for (int32_t p = 0; p < m->form.n_parts; p++) {
-        int32_t each = share ? tile / part[p].products : tile, cols = part[p].cols / (chosen ? chosen : 1);
-        int32_t tiles = (cols + each - 1) / each * copies;
+        int32_t each = share ? tile / part[p].products : tile, chosen = part[p].experts ? part[p].experts : 1;
+        int32_t tiles = (part[p].cols / chosen + each - 1) / each * (one_token ? chosen : 1);
         int32_t blocks = tiles < cap ? tiles : cap;
-        tn_buf_printf(m->head, "{%d,%d,%d,%d,%d,%d,%d},", part[p].cols, block, blocks, product, part[p].products,
-                      after, part[p].afters);
+        tn_buf_printf(m->head, "{%d,%d,%d,%d,%d,%d,%d,%d},", part[p].cols, block, blocks, product, part[p].products,
+                      after, part[p].afters, part[p].experts);
         block += blocks;
         product += part[p].products;
         after += part[p].afters;
@@ -410,15 +412,18 @@ typedef struct activations {
 /* Where they come from. */
 static activations put_activation(tn_maker *m, const tn_src *x) {
     activations a = {tn_shape_of(m->g, *x)->dtype == TN_Q8, x->cols, 1};
-    int32_t inside = index_in(m, x->node), experts = n_chosen(m);
-    const tn_node *n = tn_node_at(m, tn_core_at(m));
-    if (experts) a.n_in = tn_src_weight(m->g, n->src[1])->n_in, a.rows = x->cols / a.n_in;
+    int32_t inside = index_in(m, x->node);
+    const tn_node *n = of_experts(m);
+    if (n) a.n_in = tn_src_weight(m->g, n->src[1])->n_in, a.rows = x->cols / a.n_in;
+    for (int32_t i = 0; i < m->ask->n; i++)
+        if (m->form.role[i] == TN_CORE && tn_src_weight(m->g, tn_node_at(m, i)->src[1])->n_in != a.n_in)
+            tn_maker_fail(m, "products of the whole row and of a row for each expert");
     if (inside >= 0 && a.rows > 1 && a.int8)
         tn_maker_fail(m, "rows for each expert are quantized in a launch before");
     tn_buf_printf(m->head, "#define N_IN %d\n#define X_INT8 %d\n#define X_CODE %d\n#define X_ROWS %d\n", a.n_in,
                   a.int8, inside >= 0 && a.int8 ? 0 : tn_row_operand(m, *x), a.rows);
-    tn_buf_printf(m->head, "#define EXPERTS %d\n#define CHOSEN %d\n", experts,
-                  experts ? stored_value(m, n->src[2]) : -1);
+    tn_buf_printf(m->head, "#define EXPERTS %d\n#define CHOSEN %d\n", n ? n->attr.n_used : 0,
+                  n ? stored_value(m, n->src[2]) : -1);
     return a;
 }
 
@@ -429,7 +434,7 @@ static void make_matvec(tn_maker *m, part_shape *part, int32_t max_products) {
     tn_put_row_ops(m);
     activations a = put_activation(m, x);
     size_t blocks = ((size_t)a.n_in + 31) / 32, row = a.int8 ? tn_align_up(blocks * 40, 16) : blocks * 144;
-    int32_t tokens = n_chosen(m) ? 1 : m->max_rows;
+    int32_t tokens = of_experts(m) ? 1 : m->max_rows;
     bool mma = a.int8 && tokens > 1;
     int32_t step = mma ? 2 : 1, rows = rows_of_lane(m, part, step);
     tokens = (tokens + step - 1) / step * step;
@@ -667,7 +672,7 @@ static const tn_cuda_kernel *choose(const tn_maker *m) {
     for (int32_t i = 0; i < m->ask->n; i++) {
         const tn_node *n = tn_node_at(m, i);
         if (m->form.role[i] != TN_CORE && n->op != TN_OP_ARGMAX && n->op != TN_OP_BEST) continue;
-        core = core_of(n->op);
+        if (core != TN_CUDA_MATMUL_ID) core = core_of(n->op); /* experts may have plain matmuls beside them */
         if (tn_ops[n->op].class == TN_MATMUL && tn_shape_of(m->g, n->src[0])->dtype == TN_Q8) act = TN_CUDA_INT8;
     }
     if (core == TN_CUDA_ATTENTION && tn_attend_halves_fit(m)) act = TN_CUDA_HALF;
@@ -689,7 +694,8 @@ static void make_rows_or_choice(tn_maker *m) {
 }
 
 const char *tn_cuda_build(tn_cuda_launch *launch, const tn_cuda_ask *ask, tn_buf *head) {
-    static const tn_form_limits limits = {has_row_op, ROWS_BEFORE};
+    static const tn_form_limits limits = {
+        .has_row_op = has_row_op, .max_rows_before = ROWS_BEFORE, .sum_after = true, .max_rows_beside = TN_CUDA_FEW};
     tn_maker m = {.ask = ask, .g = ask->graph, .to = launch, .head = head};
     *launch = (tn_cuda_launch){.grid = {1, 1, 1}};
     const char *why = tn_form_of(&m.form, m.g, ask->nodes, ask->n, &limits);

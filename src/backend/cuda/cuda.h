@@ -130,6 +130,8 @@ tn_status tn_cuda_put_weights(tn_device *device, const tn_weight *const *weights
 
 /* Device memory; a failure tells what was needed and what is free. */
 tn_status tn_cuda_alloc(tn_device *device, size_t bytes, const char *what, uint64_t *p, tn_error *err);
+/* Zeroed, before anything that is enqueued later. On a failure *p may be memory all the same. */
+tn_status tn_cuda_alloc_zero(tn_device *device, size_t bytes, const char *what, uint64_t *p, tn_error *err);
 /* Bytes a second that its memory gives to a kernel that only reads; peak.c. */
 tn_status tn_cuda_peak(tn_device *device, double *bytes_per_second, tn_error *err);
 /* A device that can only plan and compile, for an architecture (90: sm_90). For tests and checks where there is no GPU. */

@@ -22,9 +22,8 @@ static tn_status choose_ordinal(tn_device *d, const char *variant, tn_error *err
     int n = 0, device = 0;
     tn_status status = tn_cu_check(&d->cu, d->cu.init(0), "starting the driver", err);
     if (status == TN_OK) status = tn_cu_check(&d->cu, d->cu.device_count(&n), "counting devices", err);
-    if (status != TN_OK || n == 0)
-        return tn_fail(err, TN_ERR_UNAVAILABLE, "cuda: no device: %s",
-                       n || !err || status == TN_OK ? "none found" : err->text);
+    if (status != TN_OK) return err->code = TN_ERR_UNAVAILABLE; /* in the driver's words */
+    if (n == 0) return tn_fail(err, TN_ERR_UNAVAILABLE, "cuda: no device found");
     char *end = NULL;
     long ordinal = variant ? strtol(variant, &end, 10) : 0;
     if (variant && (!*variant || *end || ordinal < 0))
@@ -168,6 +167,12 @@ tn_status tn_cuda_alloc(tn_device *d, size_t bytes, const char *what, uint64_t *
                    (double)bytes / (1 << 20), (double)available / (1 << 20), (double)total / (1 << 20));
 }
 
+tn_status tn_cuda_alloc_zero(tn_device *d, size_t bytes, const char *what, uint64_t *p, tn_error *err) {
+    tn_status status = tn_cuda_alloc(d, bytes, what, p, err);
+    if (status != TN_OK) return status;
+    return tn_cu_check(&d->cu, d->cu.set_bytes_async(*p, 0, bytes, d->stream), "clearing memory", err);
+}
+
 static uint64_t weight_bytes(const tn_device *d) {
     return d->packed_bytes;
 }
@@ -199,13 +204,6 @@ static void free_memory(tn_device *d, tn_memory **memory) {
     *memory = NULL;
 }
 
-/* Room for the choices of a step: none has more tokens than the caches have positions. */
-static tn_status make_chosen(tn_device *d, tn_memory *m, tn_error *err) {
-    size_t bytes = (size_t)m->n_pages * TN_PAGE_TOKENS * 4;
-    tn_status status = tn_cuda_alloc(d, bytes, "choices", &m->chosen, err);
-    return status ? status : tn_cu_check(&d->cu, d->cu.set_bytes(m->chosen, 0, bytes), "clearing memory", err);
-}
-
 static tn_status make_memory(tn_device *d, const tn_memory_desc *desc, tn_memory **memory, tn_error *err) {
     *memory = NULL;
     for (int32_t i = 0; i < desc->n_states; i++)
@@ -224,13 +222,11 @@ static tn_status make_memory(tn_device *d, const tn_memory_desc *desc, tn_memory
     bool real = tn_cuda_is_real(d);
     if (status == TN_OK && real) status = tn_cu_check(&d->cu, d->cu.context_set(d->context), "using the device", err);
     if (status == TN_OK && real) status = tn_cuda_alloc(d, desc->arena_bytes, "activations", &m->arena, err);
-    if (status == TN_OK && real) status = make_chosen(d, m, err);
-    for (int32_t i = 0; i < desc->n_states && status == TN_OK && real; i++) {
-        size_t bytes = state_bytes(d, &desc->states[i], desc);
-        status = tn_cuda_alloc(d, bytes, "a cache", &m->states[i], err);
-        if (status == TN_OK)
-            status = tn_cu_check(&d->cu, d->cu.set_bytes(m->states[i], 0, bytes), "clearing memory", err);
-    }
+    /* choices of a step: none has more tokens than the caches have positions */
+    size_t positions = (size_t)desc->n_pages * TN_PAGE_TOKENS;
+    if (status == TN_OK && real) status = tn_cuda_alloc_zero(d, positions * 4, "choices", &m->chosen, err);
+    for (int32_t i = 0; i < desc->n_states && status == TN_OK && real; i++)
+        status = tn_cuda_alloc_zero(d, state_bytes(d, &desc->states[i], desc), "a cache", &m->states[i], err);
     if (status != TN_OK) {
         free_memory(d, &m);
         return status;

@@ -33,7 +33,7 @@ static tn_status read_rate(tn_device *d, const tn_cuda_code *code, double *bytes
     double best = 1;
     tn_status status = tn_cuda_alloc(d, BYTES, "reading memory", &from, err);
     if (status != TN_OK) return status;
-    int result = cu->set_bytes(from, 0, BYTES);
+    int result = cu->set_bytes_async(from, 0, BYTES, d->stream);
     if (result == 0) result = cu->module_load(&module, code->cubin);
     if (result == 0) result = cu->module_function(&function, module, "peak");
     for (int i = 0; i < 2 && result == 0; i++) result = cu->event_create(&events[i], TN_CU_EVENT_TIMED);

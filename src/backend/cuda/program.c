@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* A step under way. */
@@ -88,7 +89,7 @@ static tn_status load_modules(tn_program *p, const tn_cuda_code *code, const int
         tn_cuda_launch *l = &p->launch[i];
         status = tn_cu_check(cu, cu->module_function(&l->function, p->modules[of[i]], l->kernel->entry),
                              "finding a kernel", err);
-        if (status == TN_OK && l->shared_bytes > 48 << 10)
+        if (status == TN_OK && l->shared_bytes > 47 << 10) /* 48 KiB need no asking: these and a kernel's variables */
             status = tn_cu_check(cu, cu->function_set(l->function, TN_CU_SHARED_BYTES, (int)l->shared_bytes),
                                  "asking for shared memory", err);
     }
@@ -149,10 +150,7 @@ static tn_status make_buffers(tn_program *p, tn_error *err) {
     p->step_ints = COUNTS + 4 * (size_t)p->max_tokens;
     p->step_bytes = (p->step_ints + (size_t)p->memory->n_pages) * 4;
     tn_status status = tn_cuda_alloc(d, p->step_bytes, "a step's inputs", &p->step, err);
-    if (status == TN_OK) status = tn_cuda_alloc(d, partial + counters * 4 + 4, "attention", &p->scratch, err);
-    if (status == TN_OK)
-        status =
-            tn_cu_check(&d->cu, d->cu.set_bytes(p->scratch, 0, partial + counters * 4 + 4), "clearing memory", err);
+    if (status == TN_OK) status = tn_cuda_alloc_zero(d, partial + counters * 4 + 4, "attention", &p->scratch, err);
     if (status == TN_OK) status = make_slots(p, err);
     for (int32_t i = 0; i < p->n; i++) {
         p->launch[i].args.step = step_arguments(p);
@@ -160,6 +158,21 @@ static tn_status make_buffers(tn_program *p, tn_error *err) {
         p->launch[i].args.counters = p->scratch + partial;
     }
     return status;
+}
+
+static tn_status can_run(const tn_device *d, tn_error *err) {
+    if (!tn_cuda_is_real(d)) return tn_fail(err, TN_ERR_UNAVAILABLE, "cuda:plan runs nothing");
+    if (d->lost[0]) return tn_fail(err, TN_ERR_RESOURCES, "cuda: the device was lost: %s", d->lost);
+    return TN_OK;
+}
+
+/* A failed call. What a kernel did wrong stays with the context, so that nothing can run on it any more: then the stream fails too. */
+static tn_status lose(tn_device *d, int result, const char *what, tn_error *err) {
+    tn_error own;
+    tn_status status = tn_cu_check(&d->cu, result, what, &own);
+    if (status == TN_OK) return TN_OK;
+    if (!d->lost[0] && d->cu.stream_wait(d->stream)) snprintf(d->lost, sizeof d->lost, "%.199s", own.text);
+    return tn_fail(err, status, "%s", own.text);
 }
 
 /* ---- the graph ---- */
@@ -179,25 +192,26 @@ static int launch_one(tn_program *p, int32_t i, bool programmatic) {
 
 static int capture(tn_program *p, int want, bool programmatic) {
     const tn_cu *cu = &p->device->cu;
-    void *graph = NULL;
+    void *graph = NULL, *exec = NULL;
     int result = cu->capture_begin(p->device->stream, 2 /* relaxed */);
     if (result) return result;
     for (int32_t i = 0; i < p->n && result == 0; i++)
         if (tn_launch_wanted(p->plan, i, want)) result = launch_one(p, i, programmatic);
     int end = cu->capture_end(p->device->stream, &graph);
     if (result == 0) result = end;
-    if (result == 0) result = cu->graph_instantiate(&p->graph[graph_of(want)], graph, 0);
+    if (result == 0) result = cu->graph_instantiate(&exec, graph, 0);
+    if (result == 0) p->graph[graph_of(want)] = exec;
     if (graph) cu->graph_destroy(graph);
     return result;
 }
 
 /* Launches may begin before the last one ends where the hardware knows how. */
 static tn_status make_graph(tn_program *p, int want, tn_error *err) {
-    const tn_cu *cu = &p->device->cu;
+    tn_device *d = p->device;
     if (p->graph[graph_of(want)]) return TN_OK;
-    tn_status status = tn_cu_check(cu, cu->context_set(p->device->context), "using the device", err);
-    if (status != TN_OK || (p->device->arch >= 90 && capture(p, want, true) == 0)) return status;
-    return tn_cu_check(cu, capture(p, want, false), "capturing a graph", err);
+    int result = d->cu.context_set(d->context);
+    if (result == 0 && (d->arch < 90 || capture(p, want, true))) result = capture(p, want, false);
+    return lose(d, result, "capturing a graph", err);
 }
 
 tn_status tn_cuda_compile(tn_device *device, const tn_plan *plan, tn_memory *memory, tn_program **program,
@@ -212,8 +226,9 @@ tn_status tn_cuda_compile(tn_device *device, const tn_plan *plan, tn_memory *mem
                       .n = plan->partition.n,
                       .max_tokens = plan->graph.max_tokens};
     bool real = tn_cuda_is_real(device);
-    tn_status status = TN_OK;
-    if (real) status = tn_cu_check(&device->cu, device->cu.context_set(device->context), "using the device", err);
+    tn_status status = real ? can_run(device, err) : TN_OK;
+    if (status == TN_OK && real)
+        status = tn_cu_check(&device->cu, device->cu.context_set(device->context), "using the device", err);
     if (status == TN_OK) status = make_launches(p, err);
     if (status == TN_OK && real) status = make_buffers(p, err);
     if (status == TN_OK && real)
@@ -230,8 +245,10 @@ void tn_cuda_free_program(tn_device *device, tn_program **program) {
     tn_program *p = *program;
     if (!p) return;
     const tn_cu *cu = &device->cu;
-    if (tn_cuda_is_real(device)) cu->context_set(device->context);
-    if (p->submitted != p->waited) cu->stream_wait(device->stream);
+    if (tn_cuda_is_real(device)) {
+        cu->context_set(device->context);
+        cu->stream_wait(device->stream); /* of a step that failed some copies may be under way */
+    }
     for (int i = 0; i < N_GRAPHS; i++)
         if (p->graph[i]) cu->graph_exec_destroy(p->graph[i]);
     for (int i = 0; i < TN_CUDA_AHEAD; i++) {
@@ -268,15 +285,6 @@ static size_t fill_step(const tn_program *p, int32_t *to, const tn_step_input *i
     return (p->step_ints + pages) * 4;
 }
 
-/* What a kernel did wrong stays with the context: nothing can run on it any more. */
-static tn_status lose(tn_device *d, int result, const char *what, tn_error *err) {
-    tn_error own;
-    tn_status status = tn_cu_check(&d->cu, result, what, &own);
-    if (status == TN_OK) return TN_OK;
-    memcpy(d->lost, own.text, sizeof d->lost - 1);
-    return tn_fail(err, status, "%s", own.text);
-}
-
 /* Copies the inputs of a step to the device. */
 static int send_step(tn_program *p, int32_t *host, const tn_step_input *in) {
     const tn_cu *cu = &p->device->cu;
@@ -308,8 +316,8 @@ tn_status tn_cuda_submit(tn_program *p, const tn_step_input *in, int want, tn_er
     tn_device *d = p->device;
     const tn_cu *cu = &d->cu;
     const tn_graph *g = &p->plan->graph;
-    if (!tn_cuda_is_real(d)) return tn_fail(err, TN_ERR_UNAVAILABLE, "cuda:plan runs nothing");
-    if (d->lost[0]) return tn_fail(err, TN_ERR_RESOURCES, "cuda: the device was lost: %s", d->lost);
+    tn_status status = can_run(d, err);
+    if (status != TN_OK) return status;
     if (p->submitted - p->waited == TN_CUDA_AHEAD) return tn_fail(err, TN_ERR_INTERNAL, "cuda: too many steps ahead");
     slot *s = &p->slots[p->submitted % TN_CUDA_AHEAD];
     const tn_shape *out = &g->nodes[g->output].out[0];
@@ -318,16 +326,14 @@ tn_status tn_cuda_submit(tn_program *p, const tn_step_input *in, int want, tn_er
         if (in->ids[t] == TN_ID_CHOSEN)
             return tn_fail(err, TN_ERR_INTERNAL, "cuda: the step before chose no token in row %d", t);
     s->want = want & ~(g->choice ? 0 : TN_WANT_CHOSEN) & ~(g->best ? 0 : TN_WANT_BEST);
-    tn_status status = make_graph(p, s->want, err);
+    status = make_graph(p, s->want, err);
     if (status != TN_OK) return status;
     int result = send_step(p, s->step, in);
     if (result == 0) result = cu->graph_launch(p->graph[graph_of(s->want)], d->stream);
     if (result == 0) result = fetch_results(p, s, rows);
     if (result == 0) result = cu->event_record(s->done, d->stream);
-    if (result == 0) {
-        p->submitted++;
-        p->memory->n_chosen = s->want & TN_WANT_CHOSEN ? (int32_t)rows : 0;
-    }
+    p->submitted += result == 0;
+    p->memory->n_chosen = result == 0 && s->want & TN_WANT_CHOSEN ? (int32_t)rows : 0;
     return lose(d, result, "starting a step", err);
 }
 
@@ -390,11 +396,12 @@ tn_status tn_cuda_profile(tn_program *p, const tn_step_input *in, tn_launch_time
     double entered = tn_seconds();
     tn_device *d = p->device;
     const tn_cu *cu = &d->cu;
-    if (!tn_cuda_is_real(d)) return tn_fail(err, TN_ERR_UNAVAILABLE, "cuda:plan runs nothing");
-    if (d->lost[0]) return tn_fail(err, TN_ERR_RESOURCES, "cuda: the device was lost: %s", d->lost);
+    tn_status status = can_run(d, err);
+    if (status != TN_OK) return status;
     if (p->submitted != p->waited) return tn_fail(err, TN_ERR_INTERNAL, "cuda: a step is under way");
     void **events = tn_alloc_zero((size_t)p->n + 1, sizeof *events);
     if (!events) return tn_fail_memory(err);
+    p->memory->n_chosen = 0;
     int result = send_step(p, p->slots[0].step, in);
     for (int32_t i = 0; i <= p->n && result == 0; i++) result = cu->event_create(&events[i], TN_CU_EVENT_TIMED);
     if (result == 0) result = cu->stream_wait(d->stream);

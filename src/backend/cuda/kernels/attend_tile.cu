@@ -2,13 +2,15 @@
  * Block (tile, kv head): all query heads of a kv head for TOKENS tokens are the rows of a tile, 16 a warp; the cache passes by
  * in shared memory, AT_ONCE positions at work, the next on their way. What rounding to halves leaves of queries and weights
  * is multiplied as well: the sum of both is exact to 22 bits. Queries are kept in registers, those of wide heads, which would
- * fill them, in shared memory.
- * The host gives GROUP (query heads of a kv head), Q_CODE, KV_*, WINDOW, FACTOR, SOFTCAP, AFTER_OPS, N_AFTER_OPS, CORE_STORE. */
+ * fill them, in shared memory; where there is little of that, a tile has fewer rows, and warps without any only bring the cache.
+ * The host gives GROUP (query heads of a kv head), Q_CODE, KV_*, WINDOW, FACTOR, SOFTCAP, AFTER_OPS, N_AFTER_OPS, CORE_STORE; WIDE,
+ * ROWS, AT_ONCE and the SHARED_BYTES that they take. */
 
-constexpr int ROWS = 16 * TN_K_WARPS, TOKENS = ROWS / GROUP, DK = KV_K_DIM, DV = KV_V_DIM;
+constexpr int TOKENS = ROWS / GROUP, DK = KV_K_DIM, DV = KV_V_DIM;
 constexpr int K_LD = DK + 8, V_LD = DV + 8, OUT_LD = DV + 4; /* of rows in shared memory: no bank conflicts */
-constexpr bool WIDE = DK > 128 || DV > 128;
-constexpr int AT_ONCE = WIDE ? 32 : TN_K_PAGE, STAGE = AT_ONCE * (K_LD + V_LD); /* halves */
+constexpr int STAGE = AT_ONCE * (K_LD + V_LD);               /* halves */
+static_assert((WIDE ? 4 * ROWS * K_LD : 0) + 4 * STAGE <= SHARED_BYTES && 4 * ROWS * OUT_LD <= SHARED_BYTES, "as the host counts");
+static_assert(ROWS % 16 == 0 && ROWS <= 16 * TN_K_WARPS && TN_K_PAGE % AT_ONCE == 0, "rows of whole warps, stages of one page");
 
 DEV float power_of_2(float x) {
     asm("ex2.approx.ftz.f32 %0, %0;" : "+f"(x));
@@ -250,13 +252,14 @@ extern "C" __global__ void __launch_bounds__(TN_K_THREADS) attend_tile(const __g
     int n = count - t0 < TOKENS ? count - t0 : TOKENS;
     rows_of_warp w;
     u16 *queries = (u16 *)smem, *stages = queries + (WIDE ? 2 * ROWS * K_LD : 0);
-    w.begin(p, queries, t0, n, head);
+    bool has_rows = ROWS == 16 * TN_K_WARPS || threadIdx.x / 32 < ROWS / 16;
+    if (has_rows) w.begin(p, queries, t0, n, head);
     for (int t = t0; t < t0 + n;) {
         span s = span_at(p, t, t0 + n);
         attend_span(p, s, w, queries, stages, t0, head);
         t = s.end;
     }
-    w.put((float *)smem);
+    if (has_rows) w.put((float *)smem);
     __syncthreads();
     finish(p, (const float *)smem, t0, n, head);
 }

@@ -4,7 +4,8 @@
  * block runs most of it once, and reads it first.
  * One token is multiplied with dp4a, several on the tensor cores (MMA) at about the same price, with the same bits.
  *
- * With EXPERTS, the number that a token chose (else 0), a part's rows are those of each chosen expert in turn, and T is 1.
+ * With EXPERTS, the number that a token chose (else 0), T is 1. The rows of a part of experts are those of each chosen one in turn; parts
+ * of plain matrices may stand beside it (the expert that all tokens share).
  *
  * The host gives TOKENS (T), N_IN (K), X_INT8, X_CODE (operand), X_AT (offset of the staged activations in shared memory, floats),
  * X_ROW (bytes of one), X_ROWS (rows of a token: 1, or one for each expert), EXPERTS, CHOSEN (v[] of the experts' indices),
@@ -210,16 +211,17 @@ DEV void put_results(float (*acc)[T], int n, float *smem, float *out) {
 /* ---- tiles: those of the first chosen expert, of the second, ... ---- */
 
 template <int PART> struct tiles {
-    static constexpr int COLS = parts[PART].cols / (EXPERTS ? EXPERTS : 1); /* of one matrix */
-    static constexpr int EACH = (COLS + TILE - 1) / TILE, ALL = EACH * (EXPERTS ? EXPERTS : 1);
+    static constexpr int MATRICES = parts[PART].experts ? parts[PART].experts : 1;
+    static constexpr int COLS = parts[PART].cols / MATRICES; /* of one */
+    static constexpr int EACH = (COLS + TILE - 1) / TILE, ALL = EACH * MATRICES;
 };
 
 /* Which chosen expert a tile is of, and its first row in the matrix. */
 template <int PART> DEV int slot_of(int tile) {
-    return EXPERTS ? tile / tiles<PART>::EACH : 0;
+    return parts[PART].experts ? tile / tiles<PART>::EACH : 0;
 }
 template <int PART> DEV int row_of(int tile) {
-    return (EXPERTS ? tile % tiles<PART>::EACH : tile) * TILE;
+    return (parts[PART].experts ? tile % tiles<PART>::EACH : tile) * TILE;
 }
 
 __shared__ int chosen[EXPERTS + 1];
@@ -233,7 +235,7 @@ DEV void read_chosen(const tn_k_args &p, int t) {
 
 template <int PART> DEV tn_k_weight matrix_of(const tn_k_args &p, int product, int tile) {
     tn_k_weight w = p.w[FIRST_WEIGHT + parts[PART].first_product + product];
-    if constexpr (EXPERTS > 0) {
+    if constexpr (parts[PART].experts > 0) {
         u64 by = chosen[slot_of<PART>(tile)] * products[parts[PART].first_product + product].expert_bytes;
         w.low += by, w.high += by, w.scale += by, w.super += by;
     }
@@ -387,8 +389,8 @@ DEV void get_chosen(const tn_k_args &p, int t) {
     wait_for_last();
     read_chosen(p, t);
 }
-DEV void get_activations(const tn_k_args &p, float *smem, int t0, int n) {
-    if (!EXPERTS) wait_for_last();
+template <bool WAITED> DEV void get_activations(const tn_k_args &p, float *smem, int t0, int n) {
+    if (!WAITED) wait_for_last();
     stage_all(p, smem, t0, n);
 }
 
@@ -399,15 +401,15 @@ template <int PART> DEV void run_part(const tn_k_args &p, float *smem, int t0, i
     }
     if constexpr (one_type<PART>()) {
         stream<PART, products[t_.first_product].traits> s;
-        if (EARLY && EXPERTS) get_chosen(p, t0);
+        if (EARLY && t_.experts) get_chosen(p, t0);
         s.begin(p);
         if (EARLY) prefetch_part<PART>(p);
-        if (EARLY) get_activations(p, smem, t0, n);
+        if (EARLY) get_activations<(t_.experts > 0)>(p, smem, t0, n);
         s.run(p, smem, t0, n);
     } else {
-        if (EARLY && EXPERTS) get_chosen(p, t0);
+        if (EARLY && t_.experts) get_chosen(p, t0);
         if (EARLY) prefetch_part<PART>(p);
-        if (EARLY) get_activations(p, smem, t0, n);
+        if (EARLY) get_activations<(t_.experts > 0)>(p, smem, t0, n);
         for (int tile = blockIdx.x - t_.first_block; tile < tiles<PART>::ALL; tile += t_.blocks) {
             run_mixed<PART, 0>(p, smem, tile, n);
             __syncthreads();
@@ -426,7 +428,7 @@ extern "C" __global__ void __launch_bounds__(TN_K_THREADS, MIN_BLOCKS) matvec(co
     if (!EARLY) {
         if (EXPERTS) get_chosen(p, t0);
         prefetch_part<0>(p);
-        get_activations(p, smem, t0, n);
+        get_activations<(EXPERTS > 0)>(p, smem, t0, n);
     }
     run_part<0>(p, smem, t0, n);
 }

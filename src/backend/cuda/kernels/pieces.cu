@@ -211,6 +211,14 @@ template <int OP> DEV float element(float x, float y, float f) {
     return 0;
 }
 
+/* A column's sum over the USED experts of a token, WIDTH columns each. */
+template <int USED, int WIDTH> DEV float sum_column(const float *y, const float *w) {
+    float sum = w[0] * y[0];
+#pragma unroll
+    for (int k = 1; k < USED; k++) sum = fmaf(w[k], y[k * WIDTH], sum);
+    return sum;
+}
+
 /* ---- int8 blocks of 32: one element a lane ---- */
 
 struct q8_element {
@@ -309,7 +317,10 @@ template <int FIRST, int FROM, int N, int I> DEV void run_after(const tn_k_args 
         constexpr after_op o = after_ops[FIRST + I];
         constexpr int index = FROM + I;
         float x = 0, y = 0;
-        if constexpr (o.a >= 0) x = values[o.a];
+        if constexpr (o.op == OP_EXPERT_SUM) {
+            const float *y = value_at<const float>(p, -1 - o.a, row) + (inside ? col : 0); /* without a branch: loads go with others */
+            x = sum_column<o.period, o.cols>(y, value_at<const float>(p, -1 - o.b, row));
+        } else if constexpr (o.a >= 0) x = values[o.a];
         else if (inside) x = value_at<float>(p, -1 - o.a, row)[col];
         if constexpr (is_binary(o.op)) {
             if constexpr (o.b >= 0) y = values[o.b];
@@ -320,7 +331,7 @@ template <int FIRST, int FROM, int N, int I> DEV void run_after(const tn_k_args 
             constexpr int width = o.width ? o.width : o.cols;
             if (inside) put_q8(q8_row<width>(value_at<char>(p, o.store, row), col), width, col % width, e);
         } else {
-            values[index] = element<o.op>(x, y, (float)o.f);
+            values[index] = o.op == OP_EXPERT_SUM ? x : element<o.op>(x, y, (float)o.f);
             if constexpr (o.store >= 0)
                 if (inside) value_at<float>(p, o.store, row)[col] = values[index];
         }

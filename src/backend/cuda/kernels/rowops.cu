@@ -114,12 +114,7 @@ template <int I> struct row_step {
     /* i0: experts of a token; b: their weights */
     DEV void run_expert_sum(const tn_k_args &p, const row_frame &f, int first, int end) {
         const float *a = row_source<o.a>(p, f, 0), *w = row_source<o.b>(p, f, 0);
-        for (int c = first + threadIdx.x; c < end; c += TN_K_THREADS) {
-            float sum = w[0] * a[c];
-#pragma unroll
-            for (int k = 1; k < o.i0; k++) sum = fmaf(w[k], a[k * o.cols + c], sum);
-            put(p, f, c, first, sum);
-        }
+        for (int c = first + threadIdx.x; c < end; c += TN_K_THREADS) put(p, f, c, first, sum_column<o.i0, o.cols>(a + c, w));
     }
 
     DEV void run_quantize(const tn_k_args &p, const row_frame &f, int first, int end) {

@@ -10,8 +10,8 @@ struct row_op {
 };
 
 /* An op on results, column by column. op; operands: value of the part (products first, then these ops in turn), or
- * -1 - i: v[i]; columns of the second one where it repeats, else 0; columns of the row; v[] where it is stored, -1: nowhere; a
- * number of the op; columns of an int8 row where a value holds several, else 0 */
+ * -1 - i: v[i]; columns of the second one where it repeats (of a sum: experts), else 0; columns of the row; v[] where it is stored,
+ * -1: nowhere; a number of the op; columns of an int8 row where a value holds several, else 0 */
 struct after_op {
     int op, a, b, period, cols, store;
     double f;
@@ -24,9 +24,10 @@ struct product {
     unsigned long long expert_bytes;
 };
 
-/* Products of one width and the ops on them, done by blocks [first_block, first_block + blocks) of the grid. */
+/* Products of one width and the ops on them, done by blocks [first_block, first_block + blocks) of the grid; experts that a token chose,
+ * whose products stand side by side, 0: products of plain matrices. */
 struct part {
-    int cols, first_block, blocks, first_product, products, first_after, afters;
+    int cols, first_block, blocks, first_product, products, first_after, afters, experts;
 };
 
 #ifndef ROW_OPS
