@@ -13,7 +13,7 @@ parts() {
     for i in $(seq 0 19); do echo test_cuda_verify "$i" 20 ${cases:+all}; done
     for i in $(seq 0 24); do echo test_cuda_models test_models "$i" 25; done
     for i in sequences out_of_memory lost; do echo test_cuda_models "test_$i"; done
-    for i in packing packing_experts word plan_only compile tile_choice embed rows matmul attention attention_shares attention_tiles tiles experts best; do
+    for i in packing packing_experts word plan_only compile tile_choice embed rows matmul attention attention_shares attention_tiles tiles experts shared_expert best; do
         echo test_cuda "test_$i"
     done
     echo test_cuda_weights

@@ -226,12 +226,36 @@ static void test_no_memory(void **state) {
     }
 }
 
+/* Rows as wide as those of models of 32 and 70 billion parameters have a kernel on every device, in floats and in int8. */
+static void test_wide_rows(void **state) {
+    (void)state;
+    static const tn_type types[] = {TN_TYPE_F16, TN_TYPE_Q4_K};
+    static const size_t limits[] = {226 << 10, 162 << 10, 98 << 10};
+    tn_device *d;
+    tn_cuda_fake_open(&d, 1);
+    for (int i = 0; i < 3 * 2 * 2; i++) {
+        tn_weight wide = {.name = "w", .type = types[i % 2], .n_out = 8192, .n_in = 53248, .n_expert = 1},
+                  embed = g_embed;
+        const tn_weight *table[] = {&embed, &wide};
+        tn_graph g = {
+            .max_tokens = i / 2 % 2 ? 8 : 1, .max_outputs = 1, .layer = -1, .weights = table, .n_weights = 2};
+        d->shared_limit = limits[i / 4];
+        embed.n_in = wide.n_in;
+        tn_val x = tn_g_embed(&g, tn_g_tokens(&g), tn_g_weight(&g, 0, &embed), "x");
+        if (i % 2) x = tn_g_quantize(&g, x, "q");
+        int32_t node = tn_g_matmul(&g, x, tn_g_weight(&g, 1, &wide), "y").node;
+        const char *why = tn_cuda_find_kernel(d, &g, &node, 1, NULL);
+        if (why)
+            fail_msg("%s, %d tokens, %zu bytes: %s", tn_type_name(types[i % 2]), g.max_tokens, d->shared_limit, why);
+        tn_graph_free(&g);
+    }
+    tn_backend_cuda.close(&d);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_graphs),
-        cmocka_unit_test(test_ahead),
-        cmocka_unit_test(test_failing),
-        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_graphs),    cmocka_unit_test(test_ahead),     cmocka_unit_test(test_failing),
+        cmocka_unit_test(test_no_memory), cmocka_unit_test(test_wide_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -80,7 +80,7 @@ static void make_attend_tile(tn_maker *m) {
 static void make_attend_rows(tn_maker *m) {
     const tn_attr *a = &tn_node_at(m, tn_core_at(m))->attr;
     bool mma = m->to->kernel->act == TN_CUDA_HALF;
-    int32_t group = a->n_head / a->n_kv, rows = m->max_rows, splits = 1, units = mma ? TN_K_WARPS : 2;
+    int32_t group = a->n_head / a->n_kv, rows = m->max_rows, splits = 1, units = mma ? TN_K_WARPS : 1;
     int32_t resident = mma && a->v_dim > 64 ? 1 : 2, out = group * a->v_dim;
     if (group > MAX_GROUP) tn_maker_fail(m, "more than 16 query heads share a kv head");
     if (out % 4) tn_maker_fail(m, "a head of odd size");

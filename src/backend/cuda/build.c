@@ -7,10 +7,9 @@
 #include <string.h>
 
 enum { ROWS_BEFORE = 2 }; /* so many norms are done again by every block rather than once, before */
-enum { MAX_TILE_PRODUCTS = 2 };
+enum { MAX_TILE_PRODUCTS = 2, MAX_GRID = 65535 /* blocks in y, in z */ };
 enum { ARGMAX_COLUMNS = 4096, BEST_COLUMNS = 4096, BEST_SHARES = 64 }; /* of a block; blocks of a row */
 enum { CONV_CHUNK = 16, DELTA_CHUNK = 16 };                            /* tokens of a run worked on at once */
-enum { MATVEC_LOADS = 12 };                                            /* of 16 bytes, in flight in a lane */
 enum {
     EXPERTS_ROWS = 64,
     EXPERTS_TOKENS = 32,
@@ -186,6 +185,7 @@ static bool fits_registers(const tn_maker *m, const tn_node *n, int32_t cols) {
         if (sum ? inside || n->src[0].first % 4 : n->src[k].cols != cols && !one) return false;
         if (inside ? n->src[k].first != 0 || n->src[k].cols != cols : n->src[k].first % 4 && !one && !sum)
             return false;
+        if (!inside && !one && !(sum && k == 1) && tn_shape_of(m->g, n->src[k])->cols % 4) return false;
     }
     return true;
 }
@@ -304,7 +304,7 @@ static void make_rows(tn_maker *m) {
 /* ---- matmuls ---- */
 
 typedef struct part_shape {
-    int32_t cols, products, afters;
+    int32_t cols, products, afters, tiles;
     int32_t experts; /* that a token chose, whose products stand side by side; 0: products of plain matrices */
     bool quantizes;
 } part_shape;
@@ -340,10 +340,15 @@ static part_shape measure_part(const tn_maker *m, int32_t number) {
     return p;
 }
 
+/* Lanes that share rows of n_in columns: no more than a row has blocks for. */
+static int32_t lanes_of_row(int32_t n_in) {
+    return n_in > 16 * 32 ? 32 : n_in > 8 * 32 ? 16 : 8;
+}
+
 /* Rows of the weight a lane takes: as many as keep the loads in flight in registers, fewer (but `least`) where the blocks would
- * not fill the device; four where results are quantized, since a block's 32 columns are one block of 32 then. */
-static int32_t rows_of_lane(tn_maker *m, const part_shape *part, int32_t least) {
-    int32_t bits = 4, rows = 4, all = 0;
+ * not fill the device. A block has 32 columns at most, and just that where results are quantized: then they are one block of 32. */
+static int32_t rows_of_lane(tn_maker *m, const part_shape *part, int32_t lanes, int32_t least) {
+    int32_t bits = 4, rows = lanes / 8, all = 0;
     bool quantizes = false;
     for (int32_t i = 0; i < m->ask->n; i++)
         if (m->form.role[i] == TN_CORE) {
@@ -355,15 +360,27 @@ static int32_t rows_of_lane(tn_maker *m, const part_shape *part, int32_t least) 
         all += part[p].cols * part[p].products;
     }
     if (quantizes) return rows;
-    while (rows > least && (rows * bits > 16 || all / (8 * rows) < m->ask->device->n_sm)) rows /= 2;
+    while (rows > least && (rows * bits > 16 || all / (TN_K_THREADS / lanes * rows) < m->ask->device->n_sm))
+        rows /= 2;
     return rows;
 }
 
-/* The tables of products, ops on results and parts; `tile` columns of each product a block, where they `share` a tile so many
- * together; at most `cap` blocks a part. */
-static void put_parts(tn_maker *m, part_shape *part, int32_t tile, bool share, int32_t cap) {
-    int32_t local[TN_LAUNCH_MAX], block = 0, product = 0, after = 0;
+/* Cuts parts into tiles of `tile` columns of each product, or, where they `share` a tile, of so many together; of one token's
+ * experts they stand one after the other. Returns how many there are. */
+static int32_t cut_parts(const tn_maker *m, part_shape *part, int32_t tile, bool share) {
     bool one_token = !strcmp(m->to->kernel->entry, "matvec"); /* blocks are those of one, where experts are chosen */
+    int32_t all = 0;
+    for (int32_t p = 0; p < m->form.n_parts; p++) {
+        int32_t each = share ? tile / part[p].products : tile, chosen = part[p].experts ? part[p].experts : 1;
+        part[p].tiles = (part[p].cols / chosen + each - 1) / each * (one_token ? chosen : 1);
+        all += part[p].tiles;
+    }
+    return all;
+}
+
+/* The tables of products, ops on results and parts, whose `tiles` in all are shared out to at most `cap` blocks. */
+static void put_parts(tn_maker *m, const part_shape *part, int32_t tiles, int32_t cap) {
+    int32_t local[TN_LAUNCH_MAX], block = 0, product = 0, after = 0;
     tn_buf_printf(m->head, "#define FIRST_WEIGHT %d\n#define PRODUCTS ", m->n_weights);
     for (int32_t p = 0; p < m->form.n_parts; p++)
         for (int32_t i = 0; i < m->ask->n; i++) {
@@ -390,9 +407,8 @@ static void put_parts(tn_maker *m, part_shape *part, int32_t tile, bool share, i
     tn_buf_printf(m->head, "\n#define N_AFTER_OPS %d\n#define PARTS ", after);
     after = 0;
     for (int32_t p = 0; p < m->form.n_parts; p++) {
-        int32_t each = share ? tile / part[p].products : tile, chosen = part[p].experts ? part[p].experts : 1;
-        int32_t tiles = (part[p].cols / chosen + each - 1) / each * (one_token ? chosen : 1);
-        int32_t blocks = tiles < cap ? tiles : cap;
+        int32_t blocks = tiles <= cap ? part[p].tiles : (int32_t)((int64_t)part[p].tiles * cap / tiles);
+        if (blocks == 0) blocks = 1;
         tn_buf_printf(m->head, "{%d,%d,%d,%d,%d,%d,%d,%d},", part[p].cols, block, blocks, product, part[p].products,
                       after, part[p].afters, part[p].experts);
         block += blocks;
@@ -427,7 +443,22 @@ static activations put_activation(tn_maker *m, const tn_src *x) {
     return a;
 }
 
-/* Tokens go through the tensor cores two by two, with fewer loads in flight where registers are short. */
+/* Blocks that a multiprocessor holds at once, and loads of 16 bytes that a lane has in flight then. */
+typedef struct matvec_pace {
+    int32_t blocks, loads;
+} matvec_pace;
+
+/* Two blocks with many loads, as registers allow; where that leaves a few tiles for a second round, three with fewer. Of several
+ * parts behind row ops none is asked for early, and few were faster. */
+static matvec_pace pace_of(const tn_maker *m, bool int8, bool mma, int32_t tokens, int32_t rows, int32_t tiles) {
+    int32_t round = 2 * m->ask->device->n_sm;
+    if (!int8) return (matvec_pace){tokens <= 2 ? 2 : 1, 12};
+    if (mma) return (matvec_pace){2, rows == 4 ? 4 : 12};
+    if (tiles > round && tiles <= round + round / 2) return (matvec_pace){3, 6};
+    return (matvec_pace){2, m->form.n_parts > 1 && m->n_row_ops > 0 ? 6 : 12};
+}
+
+/* Tokens go through the tensor cores two by two. */
 static void make_matvec(tn_maker *m, part_shape *part, int32_t max_products) {
     const tn_src *x = activation(m);
     tn_place_slots(m, 1, 0);
@@ -436,16 +467,19 @@ static void make_matvec(tn_maker *m, part_shape *part, int32_t max_products) {
     size_t blocks = ((size_t)a.n_in + 31) / 32, row = a.int8 ? tn_align_up(blocks * 40, 16) : blocks * 144;
     int32_t tokens = of_experts(m) ? 1 : m->max_rows;
     bool mma = a.int8 && tokens > 1;
-    int32_t step = mma ? 2 : 1, rows = rows_of_lane(m, part, step);
+    int32_t step = mma ? 2 : 1, lanes = mma ? 32 : lanes_of_row(a.n_in), rows = rows_of_lane(m, part, lanes, step);
     tokens = (tokens + step - 1) / step * step;
     size_t slots = (size_t)m->slot_floats * 4, limit = m->ask->device->shared_limit / (mma ? 1 : 2);
-    size_t token = row * (size_t)a.rows + (size_t)rows * 4 * (8 * (size_t)max_products + (mma ? TN_K_THREADS : 0));
+    int32_t tile = TN_K_THREADS / lanes * rows, tiles = cut_parts(m, part, tile, false);
+    size_t sums = (size_t)(tile * max_products + (mma ? TN_K_THREADS * rows : 0)) * 4;
+    size_t token = row * (size_t)a.rows + sums;
     while (tokens > step && slots + (size_t)tokens * token > limit) tokens -= step;
-    put_parts(m, part, 8 * rows, false, 4 * m->ask->device->n_sm);
-    tn_buf_printf(m->head, "#define TOKENS %d\n#define ROWS %d\n#define MMA %d\n#define X_AT %d\n#define X_ROW %d\n",
-                  tokens, rows, mma, m->slot_floats, (int)row);
-    tn_buf_printf(m->head, "#define MIN_BLOCKS %d\n#define LOADS %d\n", a.int8 || tokens <= 2 ? 2 : 1,
-                  mma && rows == 4 ? 4 : MATVEC_LOADS);
+    matvec_pace pace = pace_of(m, a.int8, mma, tokens, rows, tiles);
+    put_parts(m, part, tiles, pace.blocks * m->ask->device->n_sm);
+    tn_buf_printf(m->head, "#define TOKENS %d\n#define ROWS %d\n#define LANES %d\n#define MMA %d\n#define X_AT %d\n",
+                  tokens, rows, lanes, mma, m->slot_floats);
+    tn_buf_printf(m->head, "#define X_ROW %d\n#define MIN_BLOCKS %d\n#define LOADS %d\n", (int)row, pace.blocks,
+                  pace.loads);
     m->to->shared_bytes = slots + (size_t)tokens * token;
     m->to->grid[2] = (unsigned)((m->max_rows + tokens - 1) / tokens);
 }
@@ -491,9 +525,11 @@ static matmul_tile choose_tile(const tn_maker *m, const part_shape *part, bool i
 static void make_matmul(tn_maker *m, part_shape *part, int32_t max_products) {
     const tn_src *x = activation(m);
     if (max_products > MAX_TILE_PRODUCTS) tn_maker_fail(m, "too many products on one tile of many tokens");
+    for (int32_t i = 0; i < m->ask->n; i++)
+        if (m->form.role[i] == TN_BEFORE) tn_maker_fail(m, "a norm before products on tiles runs once, before");
     tn_place_slots(m, 1, 0);
     matmul_tile tile = choose_tile(m, part, put_activation(m, x).int8);
-    put_parts(m, part, tile.rows, true, INT32_MAX);
+    put_parts(m, part, cut_parts(m, part, tile.rows, true), INT32_MAX);
     tn_buf_printf(m->head, "#define TILE_ROWS %d\n#define TILE_TOKENS %d\n", tile.rows, tile.tokens);
     m->to->shared_bytes = tile.bytes;
     m->to->grid[1] = m->to->grid[0];
@@ -503,9 +539,11 @@ static void make_matmul(tn_maker *m, part_shape *part, int32_t max_products) {
 /* Blocks for every expert, whoever chose it. */
 static void make_experts(tn_maker *m, part_shape *part, int32_t max_products) {
     const tn_src *x = activation(m);
+    for (int32_t p = 0; p < m->form.n_parts; p++)
+        if (!part[p].experts) tn_maker_fail(m, "plain products beside those of experts for many tokens");
     tn_place_slots(m, 1, 0);
     put_activation(m, x);
-    put_parts(m, part, EXPERTS_ROWS, false, INT32_MAX);
+    put_parts(m, part, cut_parts(m, part, EXPERTS_ROWS, false), INT32_MAX);
     int32_t rows = (int32_t)tn_align_up((size_t)m->max_rows, 4);
     tn_buf_printf(m->head, "#define MAX_ROWS %d\n", rows);
     m->to->shared_bytes =
@@ -567,6 +605,7 @@ static void make_best(tn_maker *m) {
 static void make_conv1d(tn_maker *m, int32_t core) {
     const tn_node *n = tn_node_at(m, core);
     int32_t cols = n->out[0].cols, chunk = m->g->one_token ? 1 : CONV_CHUNK;
+    if (!m->g->one_token && n->attr.kernel - 1 > CONV_CHUNK) tn_maker_fail(m, "a convolution longer than a chunk");
     tn_put_after_ops(m, core);
     tn_buf_printf(m->head,
                   "#define COLS %d\n#define TAPS %d\n#define INPUT %d\n#define WEIGHTS %d\n#define CHUNK %d\n", cols,
@@ -666,7 +705,8 @@ static tn_cuda_core core_of(tn_op op) {
     }
 }
 
-static const tn_cuda_kernel *choose(const tn_maker *m) {
+/* The best kernel for the launch, from this row of the table on; NULL: there is none. */
+static const tn_cuda_kernel *choose(const tn_maker *m, const tn_cuda_kernel *from) {
     tn_cuda_act act = TN_CUDA_F32;
     tn_cuda_core core = TN_CUDA_ROWS;
     for (int32_t i = 0; i < m->ask->n; i++) {
@@ -676,12 +716,10 @@ static const tn_cuda_kernel *choose(const tn_maker *m) {
         if (tn_ops[n->op].class == TN_MATMUL && tn_shape_of(m->g, n->src[0])->dtype == TN_Q8) act = TN_CUDA_INT8;
     }
     if (core == TN_CUDA_ATTENTION && tn_attend_halves_fit(m)) act = TN_CUDA_HALF;
-    for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++) {
-        const tn_cuda_kernel *k = &kernels[i];
+    for (const tn_cuda_kernel *k = from; k < kernels + sizeof kernels / sizeof *kernels; k++)
         if (k->core == core && (k->act == TN_CUDA_ANY || k->act == act) &&
             (!k->max_rows || m->max_rows <= k->max_rows))
             return k;
-    }
     return NULL;
 }
 
@@ -693,6 +731,15 @@ static void make_rows_or_choice(tn_maker *m) {
     }
 }
 
+static void make_launch(tn_maker *m) {
+    switch (m->form.kind) {
+    case TN_FORM_ROWS: make_rows_or_choice(m); break;
+    case TN_FORM_MATMULS: make_matmuls(m); break;
+    case TN_FORM_ATTEND: tn_make_attend(m); break;
+    case TN_FORM_SCAN: make_scan(m); break;
+    }
+}
+
 const char *tn_cuda_build(tn_cuda_launch *launch, const tn_cuda_ask *ask, tn_buf *head) {
     static const tn_form_limits limits = {
         .has_row_op = has_row_op, .max_rows_before = ROWS_BEFORE, .sum_after = true, .max_rows_beside = TN_CUDA_FEW};
@@ -701,15 +748,18 @@ const char *tn_cuda_build(tn_cuda_launch *launch, const tn_cuda_ask *ask, tn_buf
     const char *why = tn_form_of(&m.form, m.g, ask->nodes, ask->n, &limits);
     if (why) return why;
     put_common(&m);
-    launch->kernel = choose(&m);
-    if (!launch->kernel) return "no kernel of this form";
-    switch (m.form.kind) {
-    case TN_FORM_ROWS: make_rows_or_choice(&m); break;
-    case TN_FORM_MATMULS: make_matmuls(&m); break;
-    case TN_FORM_ATTEND: tn_make_attend(&m); break;
-    case TN_FORM_SCAN: make_scan(&m); break;
+    const tn_maker common = m;
+    const tn_cuda_launch empty = *launch;
+    const size_t begin = head->n;
+    const tn_cuda_kernel *k = choose(&m, kernels);
+    if (!k) return "no kernel of this form";
+    for (bool full = true; full && k; k = choose(&m, k + 1)) { /* the best that fits into shared memory */
+        m = common, *launch = empty, launch->kernel = k, head->n = begin;
+        make_launch(&m);
+        full = !m.why && launch->shared_bytes > ask->device->shared_limit;
+        if (full) m.why = "the rows do not fit into shared memory";
     }
-    if (!m.why && launch->shared_bytes > ask->device->shared_limit) m.why = "the rows do not fit into shared memory";
+    if (launch->grid[1] > MAX_GRID || launch->grid[2] > MAX_GRID) tn_maker_fail(&m, "too many rows for one launch");
     return m.why;
 }
 

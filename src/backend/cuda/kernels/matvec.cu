@@ -9,9 +9,10 @@
  *
  * The host gives TOKENS (T), N_IN (K), X_INT8, X_CODE (operand), X_AT (offset of the staged activations in shared memory, floats),
  * X_ROW (bytes of one), X_ROWS (rows of a token: 1, or one for each expert), EXPERTS, CHOSEN (v[] of the experts' indices),
- * ROW_OPS, N_ROW_OPS, ROWS (R), MMA, COUNT, PRODUCTS, FIRST_WEIGHT (in w), AFTER_OPS, PARTS, LOADS. */
+ * ROW_OPS, N_ROW_OPS, ROWS (R), LANES (that share rows), MMA, COUNT, PRODUCTS, FIRST_WEIGHT (in w), AFTER_OPS, PARTS, LOADS. */
 
-constexpr int T = TOKENS, R = ROWS, K = N_IN, NB = (K + 31) / 32, STEPS = (NB + 31) / 32, TILE = TN_K_WARPS * R;
+constexpr int T = TOKENS, R = ROWS, K = N_IN, NB = (K + 31) / 32;
+constexpr int STEPS = (NB + LANES - 1) / LANES, TILE = TN_K_THREADS / LANES * R;
 constexpr int X_STRIDE = X_ROWS * X_ROW; /* bytes from token to token */
 constexpr int LANES_AT = X_AT + T * X_STRIDE / 4, OUT_AT = LANES_AT + (MMA ? TN_K_THREADS * R * T : 0); /* as X_AT */
 
@@ -57,14 +58,14 @@ DEV void stage_all(const tn_k_args &p, float *smem, int t0, int n) {
 }
 
 /* ---- products ----
- * Which R rows of a tile, and which of 32 blocks, a lane takes. dp4a: a warp has R rows, its lanes the blocks. MMA: a warp
- * has all rows and four of the blocks; lane 4 g + t rows R g .. and the t-th of these. */
+ * Which R rows of a tile, and which of LANES blocks, a lane takes. dp4a: LANES lanes have R rows and a block each. MMA: a warp
+ * has all rows and four of 32 blocks; lane 4 g + t rows R g .. and the t-th of these. */
 
 DEV int lane_rows() {
-    return (MMA ? threadIdx.x % 32 / 4 : threadIdx.x / 32) * R;
+    return (MMA ? threadIdx.x % 32 / 4 : threadIdx.x / LANES) * R;
 }
 DEV int lane_block() {
-    return MMA ? threadIdx.x / 32 * 4 + threadIdx.x % 4 : threadIdx.x % 32;
+    return MMA ? threadIdx.x / 32 * 4 + threadIdx.x % 4 : threadIdx.x % LANES;
 }
 
 #if MMA
@@ -94,7 +95,7 @@ template <int W> DEV void multiply_pair(int *c, int *e, const u32 (*a)[8], const
  * registers, and shared memory has the bandwidth. */
 template <int W> DEV void multiply(const raw<W> *q, const char *x, int block, int n, float (*acc)[T]) {
     int lane = threadIdx.x % 32;
-    bool inside = NB % 32 == 0 || block < NB, mine = inside && lane / 8 == lane % 4;
+    bool inside = NB % LANES == 0 || block < NB, mine = inside && lane / 8 == lane % 4;
 #pragma unroll
     for (int r = 0; r < R; r += 2) {
         scales s[2] = {scales_of(q[r]), scales_of(q[r + 1])};
@@ -194,16 +195,24 @@ template <int W> DEV void multiply(const raw<W> *q, const char *x, int block, in
     }
 }
 
+/* As warp_sum, where lanes without a block would have given 0. */
+DEV float sum_of_row(float x) {
+    if (LANES == 32) return warp_sum(x);
+#pragma unroll
+    for (int i = LANES / 2; i > 0; i >>= 1) x += __shfl_xor_sync(~0u, x, i);
+    return x + 0.0f;
+}
+
 /* Sums of the lanes; of row r of the tile and token t to out[t * TILE + r]. */
 DEV void put_results(float (*acc)[T], int n, float *smem, float *out) {
-    int lane = threadIdx.x % 32;
+    int lane = threadIdx.x % LANES;
 #pragma unroll
     for (int r = 0; r < R; r++)
 #pragma unroll
         for (int t = 0; t < T; t++) {
             if (t > 0 && t >= n) break;
-            float sum = warp_sum(acc[r][t]);
-            if (lane == (r * T + t) % 32) out[t * TILE + lane_rows() + r] = sum;
+            float sum = sum_of_row(acc[r][t]);
+            if (lane == (r * T + t) % LANES) out[t * TILE + lane_rows() + r] = sum;
         }
 }
 #endif
@@ -275,8 +284,8 @@ template <int PART> DEV void advance(cursor &c) {
 }
 
 template <int PART, int W> DEV void fetch(const tn_k_args &p, raw<W> *q, const cursor &c) {
-    int block = 32 * c.step + lane_block(), row = row_of<PART>(c.tile) + lane_rows();
-    if (NB % 32 == 0 || block < NB) load_rows<W, R, NB>(q, matrix_of<PART>(p, c.product, c.tile), row, block);
+    int block = LANES * c.step + lane_block(), row = row_of<PART>(c.tile) + lane_rows();
+    if (NB % LANES == 0 || block < NB) load_rows<W, R, NB>(q, matrix_of<PART>(p, c.product, c.tile), row, block);
 }
 
 /* Steps in flight: as many as LOADS allow; rather a divisor of STEPS, then a unit ends in one place of the code only. */
@@ -312,9 +321,9 @@ template <int PART, int W> struct stream {
 #pragma unroll
             for (int d = 0; d < DEPTH; d++) {
                 if (STEPS % DEPTH != 0 && now.tile >= TILES) break;
-                int block = 32 * now.step + lane_block();
+                int block = LANES * now.step + lane_block();
                 const char *row = X_ROWS > 1 ? x + slot_of<PART>(now.tile) * X_ROW : x;
-                if (MMA || NB % 32 == 0 || block < NB) multiply(q[d], row, block, n, acc);
+                if (MMA || NB % LANES == 0 || block < NB) multiply(q[d], row, block, n, acc);
                 if (ahead.tile < TILES) fetch<PART>(p, q[d], ahead);
                 advance<PART>(ahead);
                 if ((STEPS % DEPTH != 0 || d == DEPTH - 1) && now.step == STEPS - 1) {
@@ -343,8 +352,8 @@ template <int PART, int I> DEV void run_mixed(const tn_k_args &p, float *smem, i
         tn_k_weight w = matrix_of<PART>(p, I, tile);
 #pragma unroll 1
         for (int step = 0; step < STEPS; step++) {
-            int block = 32 * step + lane_block();
-            bool inside = NB % 32 == 0 || block < NB;
+            int block = LANES * step + lane_block();
+            bool inside = NB % LANES == 0 || block < NB;
             raw<W> q[R];
             if (inside) load_rows<W, R, NB>(q, w, row_of<PART>(tile) + lane_rows(), block);
             if (MMA || inside) multiply(q, x, block, n, acc);
