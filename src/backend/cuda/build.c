@@ -6,7 +6,8 @@
 
 #include <string.h>
 
-enum { ROWS_BEFORE = 2 }; /* so many norms are done again by every block rather than once, before */
+enum { ROWS_BEFORE = 2 };   /* so many norms are done again by every block rather than once, before */
+enum { MATVEC_BLOCKS = 3 }; /* of a multiprocessor at most, at once */
 enum { MAX_TILE_PRODUCTS = 2, MAX_GRID = 65535 /* blocks in y, in z */ };
 enum { ARGMAX_COLUMNS = 4096, BEST_COLUMNS = 4096, BEST_SHARES = 64 }; /* of a block; blocks of a row */
 enum { CONV_CHUNK = 16, DELTA_CHUNK = 16 };                            /* tokens of a run worked on at once */
@@ -345,10 +346,17 @@ static int32_t lanes_of_row(int32_t n_in) {
     return n_in > 16 * 32 ? 32 : n_in > 8 * 32 ? 16 : 8;
 }
 
+/* Columns that the busiest multiprocessor has with tiles of so many; all, where there are more tiles than it holds blocks at once. */
+static int32_t most_columns(const tn_maker *m, int32_t cols, int32_t tile) {
+    int32_t sms = m->ask->device->n_sm, tiles = (cols + tile - 1) / tile;
+    return tiles > MATVEC_BLOCKS * sms ? cols : (tiles + sms - 1) / sms * tile;
+}
+
 /* Rows of the weight a lane takes: as many as keep the loads in flight in registers, fewer (but `least`) where the blocks would
- * not fill the device. A block has 32 columns at most, and just that where results are quantized: then they are one block of 32. */
+ * not fill the device, for one token also where they would fill it more evenly. A block has 32 columns at most, and just that
+ * where results are quantized: then they are one block of 32. */
 static int32_t rows_of_lane(tn_maker *m, const part_shape *part, int32_t lanes, int32_t least) {
-    int32_t bits = 4, rows = lanes / 8, all = 0;
+    int32_t bits = 4, rows = lanes / 8, all = 0, cols = 0, groups = TN_K_THREADS / lanes;
     bool quantizes = false;
     for (int32_t i = 0; i < m->ask->n; i++)
         if (m->form.role[i] == TN_CORE) {
@@ -358,10 +366,12 @@ static int32_t rows_of_lane(tn_maker *m, const part_shape *part, int32_t lanes, 
     for (int32_t p = 0; p < m->form.n_parts; p++) {
         quantizes |= part[p].quantizes;
         all += part[p].cols * part[p].products;
+        cols += part[p].cols;
     }
     if (quantizes) return rows;
-    while (rows > least && (rows * bits > 16 || all / (TN_K_THREADS / lanes * rows) < m->ask->device->n_sm))
-        rows /= 2;
+    while (rows > least && (rows * bits > 16 || all / (groups * rows) < m->ask->device->n_sm)) rows /= 2;
+    for (int32_t fewer = rows / 2; least == 1 && fewer > 0; fewer /= 2)
+        if (most_columns(m, cols, groups * fewer) < most_columns(m, cols, groups * rows)) rows = fewer;
     return rows;
 }
 
@@ -454,7 +464,7 @@ static matvec_pace pace_of(const tn_maker *m, bool int8, bool mma, int32_t token
     int32_t round = 2 * m->ask->device->n_sm;
     if (!int8) return (matvec_pace){tokens <= 2 ? 2 : 1, 12};
     if (mma) return (matvec_pace){2, rows == 4 ? 4 : 12};
-    if (tiles > round && tiles <= round + round / 2) return (matvec_pace){3, 6};
+    if (tiles > round && tiles <= MATVEC_BLOCKS * m->ask->device->n_sm) return (matvec_pace){MATVEC_BLOCKS, 6};
     return (matvec_pace){2, m->form.n_parts > 1 && m->n_row_ops > 0 ? 6 : 12};
 }
 
