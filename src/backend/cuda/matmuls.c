@@ -53,42 +53,6 @@ static part_shape measure_part(const tn_maker *m, int32_t number) {
     return p;
 }
 
-/* ---- few tokens ---- */
-
-/* Lanes that share rows of n_in columns: no more than a row has blocks for. */
-static int32_t lanes_of_row(int32_t n_in) {
-    return n_in > 16 * 32 ? 32 : n_in > 8 * 32 ? 16 : 8;
-}
-
-/* Columns that the busiest multiprocessor has with tiles of so many; all, where there are more tiles than it holds blocks at once. */
-static int32_t most_columns(const tn_maker *m, int32_t cols, int32_t tile) {
-    int32_t sms = m->ask->device->n_sm, tiles = (cols + tile - 1) / tile;
-    return tiles > MATVEC_BLOCKS * sms ? cols : (tiles + sms - 1) / sms * tile;
-}
-
-/* Rows of the weight a lane takes: as many as keep the loads in flight in registers, fewer (but `least`) where the blocks would
- * not fill the device, for one token also where they would fill it more evenly. A block has 32 columns at most, and just that
- * where results are quantized: then they are one block of 32. */
-static int32_t rows_of_lane(tn_maker *m, const part_shape *part, int32_t lanes, int32_t least) {
-    int32_t bits = 4, rows = lanes / 8, all = 0, cols = 0, groups = TN_K_THREADS / lanes;
-    bool quantizes = false;
-    for (int32_t i = 0; i < m->ask->n; i++)
-        if (m->form.role[i] == TN_CORE) {
-            int traits = tn_traits_of(m, tn_node_at(m, i)->src[1]);
-            if (TN_K_LOW(traits) > bits) bits = TN_K_LOW(traits);
-        }
-    for (int32_t p = 0; p < m->form.n_parts; p++) {
-        quantizes |= part[p].quantizes;
-        all += part[p].cols * part[p].products;
-        cols += part[p].cols;
-    }
-    if (quantizes) return rows;
-    while (rows > least && (rows * bits > 16 || all / (groups * rows) < m->ask->device->n_sm)) rows /= 2;
-    for (int32_t fewer = rows / 2; least == 1 && fewer > 0; fewer /= 2)
-        if (most_columns(m, cols, groups * fewer) < most_columns(m, cols, groups * rows)) rows = fewer;
-    return rows;
-}
-
 /* Cuts parts into tiles of `tile` columns of each product, or, where they `share` a tile, of so many together; of one token's
  * experts they stand one after the other. Returns how many there are. */
 static int32_t cut_parts(const tn_maker *m, part_shape *part, int32_t tile, bool share) {
@@ -165,6 +129,42 @@ static activations put_activation(tn_maker *m, const tn_src *x) {
     tn_buf_printf(m->head, "#define EXPERTS %d\n#define CHOSEN %d\n", n ? n->attr.n_used : 0,
                   n ? tn_stored_value(m, n->src[2]) : -1);
     return a;
+}
+
+/* ---- few tokens ---- */
+
+/* Lanes that share rows of n_in columns: no more than a row has blocks for. */
+static int32_t lanes_of_row(int32_t n_in) {
+    return n_in > 16 * 32 ? 32 : n_in > 8 * 32 ? 16 : 8;
+}
+
+/* Columns that the busiest multiprocessor has with tiles of so many; all, where there are more tiles than it holds blocks at once. */
+static int32_t most_columns(const tn_maker *m, int32_t cols, int32_t tile) {
+    int32_t sms = m->ask->device->n_sm, tiles = (cols + tile - 1) / tile;
+    return tiles > MATVEC_BLOCKS * sms ? cols : (tiles + sms - 1) / sms * tile;
+}
+
+/* Rows of the weight a lane takes: as many as keep the loads in flight in registers, fewer (but `least`) where the blocks would
+ * not fill the device, for one token also where they would fill it more evenly. A block has 32 columns at most, and just that
+ * where results are quantized: then they are one block of 32. */
+static int32_t rows_of_lane(tn_maker *m, const part_shape *part, int32_t lanes, int32_t least) {
+    int32_t bits = 4, rows = lanes / 8, all = 0, cols = 0, groups = TN_K_THREADS / lanes;
+    bool quantizes = false;
+    for (int32_t i = 0; i < m->ask->n; i++)
+        if (m->form.role[i] == TN_CORE) {
+            int traits = tn_traits_of(m, tn_node_at(m, i)->src[1]);
+            if (TN_K_LOW(traits) > bits) bits = TN_K_LOW(traits);
+        }
+    for (int32_t p = 0; p < m->form.n_parts; p++) {
+        quantizes |= part[p].quantizes;
+        all += part[p].cols * part[p].products;
+        cols += part[p].cols;
+    }
+    if (quantizes) return rows;
+    while (rows > least && (rows * bits > 16 || all / (groups * rows) < m->ask->device->n_sm)) rows /= 2;
+    for (int32_t fewer = rows / 2; least == 1 && fewer > 0; fewer /= 2)
+        if (most_columns(m, cols, groups * fewer) < most_columns(m, cols, groups * rows)) rows = fewer;
+    return rows;
 }
 
 /* Blocks that a multiprocessor holds at once, and loads of 16 bytes that a lane has in flight then. */
