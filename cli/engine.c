@@ -42,31 +42,32 @@ cli_session_wish cli_default_wish(const cli_options *o) {
         .path = o->model, .threads = o->threads, .n_ctx = o->n_ctx, .n_ubatch = o->n_ubatch, .fuse = o->fuse};
 }
 
-static tn_status open_model(cli_engine *e, const cli_options *o, const char *path, int threads, bool vocab_only,
+static tn_status open_model(cli_engine *e, const cli_options *o, const cli_session_wish *wish, bool vocab_only,
                             tn_error *err) {
     e->o = o;
     tn_model_options options = {
         .backend = o->backend,
-        .threads = threads,
+        .threads = wish->threads,
         .log = cli_on_log,
         .progress = cli_on_progress,
         .data = (void *)o,
         .vocab_only = vocab_only,
+        .plan_only = wish->plan_only,
         .cache_dir = o->cache_dir,
         .webgpu_lib = o->webgpu_lib,
     };
-    tn_status status = tn_model_open(&e->model, path, &options, err);
+    tn_status status = tn_model_open(&e->model, wish->path, &options, err);
     if (status) return status;
     tn_model_get_info(e->model, &e->about);
     return check_gpu_layers(o, e->about.n_layer, err);
 }
 
 tn_status cli_open_model(cli_engine *e, const cli_options *o, const cli_session_wish *wish, tn_error *err) {
-    return open_model(e, o, wish->path, wish->threads, false, err);
+    return open_model(e, o, wish, false, err);
 }
 
 tn_status cli_open_vocab(cli_engine *e, const cli_options *o, tn_error *err) {
-    return open_model(e, o, o->model, 1, true, err);
+    return open_model(e, o, &(cli_session_wish){.path = o->model, .threads = 1}, true, err);
 }
 
 tn_status cli_open_session(cli_engine *e, const cli_session_wish *wish, tn_error *err) {

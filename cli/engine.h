@@ -26,6 +26,7 @@ typedef struct cli_session_wish {
     int32_t threads, n_ctx, n_ubatch, n_seq;
     const char *fuse;
     bool all_logits;
+    bool plan_only; /* the model is looked at, nothing will run */
 } cli_session_wish;
 
 /* What -m, -t, -c, -ub and --fuse say. */

@@ -12,7 +12,10 @@ tn_status cli_explain(const cli_options *o, tn_error *err) {
     };
     if (o->json && o->format != TN_FORMAT_TEXT && o->format != TN_FORMAT_JSON)
         return cli_fail(err, TN_ERR_USAGE, "--json excludes other formats");
-    tn_status status = cli_open(&e, o, err);
+    cli_session_wish wish = cli_default_wish(o);
+    wish.plan_only = true;
+    tn_status status = cli_open_model(&e, o, &wish, err);
+    if (!status) status = cli_open_session(&e, &wish, err);
     if (!status) status = tn_explain(e.session, &options, cli_stdout_sink(), err);
     cli_close(&e);
     return status;

@@ -64,6 +64,7 @@ typedef struct tn_model_options {
     void (*progress)(void *data, const char *what, double done); /* 0..1 */
     void *data;                                                  /* given to both callbacks */
     bool vocab_only;                                             /* tokenizer and template only, no weights */
+    bool plan_only; /* no weights: a session can be explained, it cannot run */
     const char
         *cache_dir; /* where code compiled for a device is kept; NULL: tenon's folder where the user keeps caches */
     const char *webgpu_lib; /* path of an implementation of WebGPU; NULL: it is searched for */
@@ -85,7 +86,7 @@ typedef struct tn_model_info {
  * TN_ERR_UNAVAILABLE: its device or library is not there; TN_ERR_RESOURCES: not enough memory. */
 TN_API tn_status tn_model_open(tn_model **model, const char *path, const tn_model_options *options, tn_error *err);
 TN_API void tn_model_close(tn_model **model);
-/* Strings are owned by the model. With vocab_only, what is of weights and devices is 0 or "". */
+/* Strings are owned by the model. With vocab_only, what is of weights and devices is 0 or ""; with plan_only, of weights. */
 TN_API void tn_model_get_info(const tn_model *model, tn_model_info *info);
 
 /* Writes metadata, tensors, types, sizes and whether this build can run the file; as JSON when `json`. */

@@ -103,7 +103,8 @@ static tn_status make_memory(tn_session *s, tn_error *err) {
         if (s->plan[i].arena_bytes > desc.arena_bytes) desc.arena_bytes = s->plan[i].arena_bytes;
     for (int32_t i = 0; i < g->n_states; i++)
         s->kv_bytes += s->model->backend->state_bytes(s->model->device, &states[i], &desc);
-    tn_status status = s->model->backend->make_memory(s->model->device, &desc, &s->memory, err);
+    tn_status status = TN_OK;
+    if (!s->model->plan_only) status = s->model->backend->make_memory(s->model->device, &desc, &s->memory, err);
     tn_free(states);
     return status;
 }
@@ -139,7 +140,7 @@ tn_status tn_session_open(tn_session **session, tn_model *model, const tn_sessio
     for (int i = 0; i < n_phases && status == TN_OK; i++)
         status = tn_engine_plan(&s->plan[i], model, &s->options, (tn_phase)i, err);
     if (status == TN_OK) status = make_memory(s, err);
-    for (int i = 0; i < n_phases && status == TN_OK; i++)
+    for (int i = 0; i < n_phases && status == TN_OK && s->memory; i++)
         status = model->backend->compile(model->device, &s->plan[i], s->memory, &s->program[i], err);
     if (status != TN_OK) {
         tn_session_close(&s);

@@ -17,7 +17,8 @@ struct tn_model {
     tn_weight_table weights;
     const tn_backend *backend;
     tn_device *device;
-    char type[96]; /* see tn_model_info */
+    bool plan_only; /* its weights are not on the device */
+    char type[96];  /* see tn_model_info */
     uint64_t n_params, tensor_bytes;
     void (*log)(void *data, tn_log_level level, const char *line); /* NULL: nobody listens */
     void *log_data;

@@ -105,6 +105,9 @@ static tn_status load_weights(tn_model *m, const tn_model_options *o, tn_error *
     status = tn_model_build(&g, m->arch, &m->hp, m->file, &m->weights, &shape, err);
     if (status != TN_OK) return status;
     tn_graph_free(&g);
+    if (o->plan_only)
+        return m->backend->place_weights ? m->backend->place_weights(m->device, m->weights.p, m->weights.n, err)
+                                         : TN_OK;
     loading l = {m, o};
     return m->backend->put_weights(m->device, m->weights.p, m->weights.n, stored, &l, err);
 }
@@ -132,6 +135,7 @@ tn_status tn_engine_open_file(tn_model **model, tn_gguf **file, const tn_model_o
     const tn_model_options *o = options ? options : &defaults;
     m->file = *file;
     *file = NULL;
+    m->plan_only = o->plan_only;
     m->log = o->log;
     m->log_data = o->data;
     tn_status status = fill_model(m, o, err);
@@ -140,7 +144,7 @@ tn_status tn_engine_open_file(tn_model **model, tn_gguf **file, const tn_model_o
         return status;
     }
     m->load_seconds = tn_seconds() - start;
-    if (m->device)
+    if (m->device && !m->plan_only)
         tn_engine_log(m, TN_LOG_INFO, "%s on %s: %.1f MiB of weights", m->architecture,
                       m->backend->caps(m->device)->description,
                       (double)m->backend->weight_bytes(m->device) / (1 << 20));
@@ -170,7 +174,7 @@ void tn_model_get_info(const tn_model *m, tn_model_info *info) {
         .n_ctx_train = m->hp.n_ctx_train,
         .n_params = m->n_params,
         .file_bytes = m->tensor_bytes,
-        .weight_bytes = m->device ? m->backend->weight_bytes(m->device) : 0,
+        .weight_bytes = m->device && !m->plan_only ? m->backend->weight_bytes(m->device) : 0,
         .load_seconds = m->load_seconds,
     };
 }

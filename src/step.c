@@ -160,6 +160,7 @@ static void take_back(tn_session *s, int32_t seq) {
 /* Room for a batch, its order, its rows: what must be known before anything is appended. */
 static tn_status begin_batch(tn_session *s, const tn_batch *b, tn_error *err) {
     int32_t n_rows;
+    if (!s->memory) return tn_fail(err, TN_ERR_USAGE, "the model was opened for its plans only");
     tn_status status = check_batch(s, b, err);
     if (status == TN_OK) status = grow_batch(s, b->n_tokens, err);
     if (status == TN_OK) status = order_batch(s, b, &n_rows, err);

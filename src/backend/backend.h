@@ -90,6 +90,9 @@ typedef struct tn_backend {
      * the device. `done` (may be NULL) is called for every weight, for a large one several times. */
     tn_status (*put_weights)(tn_device *device, const tn_weight *const *weights, int32_t n, tn_stored_fn *done,
                              void *data, tn_error *err);
+    /* In place of put_weights, where nothing will run: what plans ask about weights, which is where they would lie. NULL: they
+     * ask nothing. */
+    tn_status (*place_weights)(tn_device *device, const tn_weight *const *weights, int32_t n, tn_error *err);
     uint64_t (*weight_bytes)(const tn_device *device);
     size_t (*state_bytes)(const tn_device *device, const tn_state_desc *state, const tn_memory_desc *desc);
     tn_status (*make_memory)(tn_device *device, const tn_memory_desc *desc, tn_memory **memory, tn_error *err);

@@ -159,6 +159,18 @@ static void emit_fresh(const tn_emit *e, tn_buf *b, const cut *c) {
     tn_buf_str(b, "}\n");
 }
 
+/* Its scales go to the cache. Some share a vec4, so that one invocation writes them all. */
+static void emit_scales(const tn_emit *e, tn_buf *b, const tn_attr *a, const cut *c) {
+    int32_t size = tn_webgpu_kv_size(e->kv_type, a->head_dim, a->v_dim), kb = c->ku / 2, vb = c->vu / 2;
+    tn_buf_printf(
+        b,
+        "if (owner && tid == 0u) {\nlet base = ((page * %du + head) * %du + %du) * 4u;\n"
+        "for (var b = 0u; b < %du; b++) {\n"
+        "let at = base + select(%du + position %% 64u * %du + b - %du, b * 64u + position %% 64u, b < %du);\n"
+        "kv[at >> 2u][at & 3u] = bitcast<u32>(fresh_scale[b]);\n} }\n",
+        a->n_kv, size, (c->ku + c->vu) * TN_PAGE_TOKENS, kb + vb, kb * TN_PAGE_TOKENS, vb, kb, kb);
+}
+
 /* Declares the variables of emit_loads, or (from) sets them. */
 static void name_loads(const tn_emit *e, tn_buf *b, const cut *c, const char *to, const char *from) {
     bool scaled = e->kv_type == TN_KV_Q8_0;
@@ -241,13 +253,19 @@ static void emit_values(tn_emit *e, tn_buf *b, const cut *c) {
 
 /* ---- results ---- */
 
+/* Four columns of the result: several invocations must not write to one vec4 of the arena. */
+static tn_text store_of_four(tn_emit *e, int32_t i) {
+    if (e->vec == 4) return tn_emit_store(e, i, "c", "y", true);
+    return tn_textf("for (var j = 0u; j < 4u; j++) { %s }", tn_emit_store(e, i, "c + j", "y[j]", false).s);
+}
+
 /* The final result, or a split's part of it. */
 static tn_text store_of(tn_emit *e, int32_t i, const tn_attr *a) {
-    tn_text store = tn_emit_store(e, i, "c", "y", false);
+    tn_text store = store_of_four(e, i);
     if (e->kernel->core != TN_WEBGPU_SPLIT) return store;
-    return tn_textf("if (n_splits == 1u) { %s } else {\n    let at = split_at(row, head * %du + h, split);\n"
-                    "    scratch[at + c %% %du] = y;\n    if (c %% %du == 0u) {\n        scratch[at + %du] = "
-                    "tops[h - h0];\n        scratch[at + %du] = all;\n    }\n}",
+    return tn_textf("if (n_splits == 1u) { %s } else {\nlet at = split_at(row, head * %du + h, split);\n"
+                    "for (var j = 0u; j < 4u; j++) { scratch[at + c %% %du + j] = y[j]; }\n"
+                    "if (c %% %du == 0u) {\nscratch[at + %du] = tops[h - h0];\nscratch[at + %du] = all;\n} }",
                     store.s, a->n_head / a->n_kv, a->v_dim, a->v_dim, a->v_dim, a->v_dim + 1);
 }
 
@@ -296,8 +314,13 @@ static void declare_core(tn_emit *e, const tn_node *n, const cut *c, bool fresh)
     if (from >= 0 && e->value[from].buffer >= 0) return;
     tn_buf_printf(&e->types, "var<workgroup> query: array<vec4<f32>, %d>;\n", size / 4);
     e->extra_bytes += size * 4;
-    tn_buf_printf(&e->body, "    for (var c = tid; c < %du; c += WG) { query[c >> 2u][c & 3u] = %s; }\n", size,
-                  tn_emit_load(e, n, 0, "c", false).s);
+    tn_text x[4];
+    for (int k = 0; k < 4; k++) x[k] = tn_emit_load(e, n, 0, tn_textf("c + %du", k).s, false);
+    tn_text four = e->vec == 4
+                       ? tn_emit_load(e, n, 0, "c", true)
+                       : tn_textf("vec4<f32>(%.110s, %.110s, %.110s, %.110s)", x[0].s, x[1].s, x[2].s, x[3].s);
+    tn_buf_printf(&e->body, "    for (var c = tid * 4u; c < %du; c += WG * 4u) { query[c >> 2u] = %s; }\n", size,
+                  four.s);
 }
 
 static void emit_core(tn_emit *e, int32_t i, const cut *c) {
@@ -307,12 +330,14 @@ static void emit_core(tn_emit *e, int32_t i, const cut *c) {
     declare_core(e, n, c, fresh);
     double scale = (double)a->factor, cap = (double)a->softcap;
     if (cap != 0) tn_emit_piece(e, &e->types, "element", "V", "H", "S", "h", NULL);
-    tn_buf again = {0}, sums = {0}, next = {0}, dots = {0}, values = {0}, move = {0}, tops = {0}, results = {0};
+    tn_buf scales = {0}, again = {0}, sums = {0}, next = {0}, dots = {0}, values = {0}, move = {0}, tops = {0},
+           results = {0};
     if (c->heads < c->group) {
         tn_buf_str(&again, "if (h0 > 0u) {\nfirst = start;\n");
         emit_loads(e, &again, a, c, "at_", "first");
         tn_buf_str(&again, "}\n");
     }
+    if (fresh && e->kv_type == TN_KV_Q8_0) emit_scales(e, &scales, a, c);
     emit_loads(e, &next, a, c, "next_", "first");
     if (fresh) emit_fresh(e, &dots, c);
     emit_dots(e, &dots, n, c);
@@ -323,13 +348,13 @@ static void emit_core(tn_emit *e, int32_t i, const cut *c) {
         for (int32_t x = 0; x < c->vecs; x++) tn_buf_printf(&sums, "var sum%d_%d = vec4<f32>();\n", h, x);
         tn_buf_printf(&tops, "tops[%d] = largest%s; ", h, of_head(c, h));
     }
-    tn_emit_piece(e, &e->body, "attend", "TILE", NUM(c->tile), "HEADS", NUM(c->heads), "GROUP", NUM(c->group), "WG",
-                  NUM(e->wg), "AGAIN", text_of(&again), "SUMS", text_of(&sums), "NEXT", text_of(&next), "DOTS",
-                  text_of(&dots), "PARTS", c->parts > 1 ? tn_textf("d = sumh_%d(d);", c->parts).s : "", "SCORE",
-                  tn_textf(cap != 0 ? "softcaph(d * %.9e, %.9e)" : "d * %.9e", scale, cap).s, "VALUES",
-                  text_of(&values), "MOVE", text_of(&move), "TEAM", NUM(c->team), "LARGEST", text_of(&tops),
-                  "RESULTS", text_of(&results), NULL);
-    tn_buf *all[] = {&again, &sums, &next, &dots, &values, &move, &tops, &results};
+    tn_emit_piece(
+        e, &e->body, "attend", "TILE", NUM(c->tile), "HEADS", NUM(c->heads), "GROUP", NUM(c->group), "WG", NUM(e->wg),
+        "SCALES", text_of(&scales), "AGAIN", text_of(&again), "SUMS", text_of(&sums), "NEXT", text_of(&next), "DOTS",
+        text_of(&dots), "PARTS", c->parts > 1 ? tn_textf("d = sumh_%d(d);", c->parts).s : "", "SCORE",
+        tn_textf(cap != 0 ? "softcaph(d * %.9e, %.9e)" : "d * %.9e", scale, cap).s, "VALUES", text_of(&values),
+        "MOVE", text_of(&move), "TEAM", NUM(c->team), "LARGEST", text_of(&tops), "RESULTS", text_of(&results), NULL);
+    tn_buf *all[] = {&scales, &again, &sums, &next, &dots, &values, &move, &tops, &results};
     for (size_t k = 0; k < sizeof all / sizeof *all; k++) {
         e->body.failed |= all[k]->failed;
         tn_buf_free(all[k]);
@@ -339,7 +364,7 @@ static void emit_core(tn_emit *e, int32_t i, const cut *c) {
 static void emit_merge(tn_emit *e, int32_t i) {
     const tn_attr *a = &tn_emit_node(e, i)->attr;
     tn_emit_piece(e, &e->body, "attend_merge", "GROUP", NUM(a->n_head / a->n_kv), "V_DIM", NUM(a->v_dim), "SIZE",
-                  NUM(a->v_dim + 2), "STORE", tn_emit_store(e, i, "c", "y", false).s, NULL);
+                  NUM(a->v_dim + 2), "STORE", store_of_four(e, i).s, NULL);
     e->from_pos = SPLIT_FROM;
 }
 

@@ -443,6 +443,7 @@ const tn_backend tn_backend_webgpu = {
     .facts = tn_webgpu_facts,
     .find_kernel = tn_webgpu_find_kernel,
     .put_weights = tn_webgpu_put_weights,
+    .place_weights = tn_webgpu_place_weights,
     .weight_bytes = weight_bytes,
     .state_bytes = state_bytes,
     .make_memory = make_memory,

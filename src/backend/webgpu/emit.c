@@ -405,7 +405,9 @@ static void assemble(tn_emit *e, tn_buf *text) {
                       e->q_words / 4, e->q_words / 8);
     if (e->state >= 0)
         tn_buf_printf(text, "@group(0) @binding(3) var<storage, read_write> kv: array<%s>;\n",
-                      e->form.kind == TN_FORM_SCAN ? "V" : "vec4<u32>");
+                      e->form.kind == TN_FORM_SCAN                               ? "V"
+                      : e->form.kind == TN_FORM_ROWS && e->kv_type == TN_KV_Q8_0 ? "u32"
+                                                                                 : "vec4<u32>");
     if (e->scratch_words) tn_buf_str(text, "@group(0) @binding(4) var<storage, read_write> scratch: array<f32>;\n");
     for (int32_t i = 0; i < e->n_windows; i++)
         tn_emit_piece(e, text, "window", "ID", NUM(i), "BINDING", NUM(5 + i), "VALUE",

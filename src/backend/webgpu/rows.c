@@ -463,24 +463,31 @@ static const char *owner(const tn_emit *e) {
     return e->kernel->core == TN_WEBGPU_SPLIT ? "if (owner)" : "";
 }
 
-/* k (source 1) or v (source 2) as int8. */
+/* k (source 1) or v (source 2) as int8. The scales of several tokens may share a vec4: here the cache is words, and where
+ * attention reads it by vec4, that writes them. */
 static void emit_scaled(tn_emit *e, const tn_node *n, int k) {
     const tn_attr *a = &n->attr;
     int32_t dim = k == 1 ? a->head_dim : a->v_dim, ku = a->head_dim / 16, vu = a->v_dim / 16;
     int32_t keys = ku * TN_PAGE_TOKENS, scales = (ku + vu) * TN_PAGE_TOKENS * 4;
+    tn_text unit = k == 1 ? tn_textf("u * 64u + slot") : tn_textf("%du + slot * %du + u", keys, vu);
+    tn_text scale = k == 1 ? tn_textf("%du + b * 64u + slot", scales)
+                           : tn_textf("%du + slot * %du + b", scales + ku / 2 * TN_PAGE_TOKENS, vu / 2);
+    tn_text store, store_scale;
+    if (kept_for_attention(e)) {
+        store = tn_textf("%s { kv[base + %s] = unit; }\n                fresh[%du + u] = unit;", owner(e), unit.s,
+                         k == 1 ? 0 : ku);
+        store_scale = tn_textf("fresh_scale[%du + b] = d;", k == 1 ? 0 : ku / 2);
+    } else {
+        store = tn_textf("for (var j = 0u; j < 4u; j++) { kv[(base + %s) * 4u + j] = unit[j]; }", unit.s);
+        store_scale = tn_textf("kv[base * 4u + %s] = bitcast<u32>(d);", scale.s);
+    }
     tn_buf_printf(&e->head, "fn element_%d(c: u32, row: u32, head: u32) -> f32 { return %s; }\n", k,
                   tn_emit_load(e, n, k, "c", false).s);
     tn_emit_piece(e, &e->body, "kv_write_scaled", "WHAT", k == 1 ? "k" : "v", "HEADS", NUM(a->n_kv / e->parts),
                   "BLOCKS", NUM(dim / 32), "N_KV", NUM(a->n_kv), "HEAD0", e->parts > 1 ? "head" : "0u", "SIZE",
                   NUM(tn_webgpu_kv_size(e->kv_type, a->head_dim, a->v_dim)), "DIM", NUM(dim), "X",
-                  tn_textf("element_%d(c, row, %s)", k, e->parts > 1 ? "head" : "0u").s, "UNIT",
-                  k == 1 ? "u * 64u + slot" : tn_textf("%du + slot * %du + u", keys, vu).s, "SCALE",
-                  k == 1 ? tn_textf("%du + b * 64u + slot", scales).s
-                         : tn_textf("%du + slot * %du + b", scales + ku / 2 * TN_PAGE_TOKENS, vu / 2).s,
-                  "KEEP", kept_for_attention(e) ? tn_textf("fresh[%du + u] = unit;", k == 1 ? 0 : ku).s : "",
-                  "KEEP_SCALE",
-                  kept_for_attention(e) ? tn_textf("fresh_scale[%du + b] = d;", k == 1 ? 0 : ku / 2).s : "", "OWNER",
-                  owner(e), NULL);
+                  tn_textf("element_%d(c, row, %s)", k, e->parts > 1 ? "head" : "0u").s, "STORE", store.s,
+                  "STORE_SCALE", store_scale.s, NULL);
 }
 
 void tn_emit_kv_write(tn_emit *e, int32_t i) {

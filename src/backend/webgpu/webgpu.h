@@ -148,6 +148,7 @@ WGPUBindGroupLayout tn_webgpu_layout(tn_device *d, int32_t kind);
 /* Bytes a second that shaders read. peak.c */
 tn_status tn_webgpu_peak(tn_device *d, double *bytes_per_second, tn_error *err);
 
+tn_status tn_webgpu_place_weights(tn_device *d, const tn_weight *const *weights, int32_t n, tn_error *err);
 tn_status tn_webgpu_put_weights(tn_device *d, const tn_weight *const *weights, int32_t n, tn_stored_fn *done,
                                 void *data, tn_error *err);
 

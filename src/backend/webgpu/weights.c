@@ -86,7 +86,9 @@ static tn_status place(tn_device *d, const tn_weight *w, tn_webgpu_weight *to, p
     return TN_OK;
 }
 
-static tn_status make_slabs(tn_device *d, int32_t n, tn_error *err) {
+static tn_status make_slabs(tn_device *d, tn_error *err) {
+    const tn_webgpu_weight *last = d->n_weights ? &d->weights[d->n_weights - 1] : NULL;
+    int32_t n = last ? last->segment[last->n_segments - 1].slab + 1 : 0;
     d->slabs = tn_alloc_zero((size_t)n, sizeof *d->slabs);
     uint64_t *bytes = tn_alloc_zero((size_t)n, sizeof *bytes);
     tn_status status = d->slabs && bytes ? TN_OK : tn_fail_memory(err);
@@ -168,10 +170,8 @@ static tn_status put_segment(tn_device *d, const tn_weight *w, const tn_webgpu_w
     return ok ? tn_webgpu_check(d, "writing weights", err) : tn_fail_memory(err);
 }
 
-tn_status tn_webgpu_put_weights(tn_device *d, const tn_weight *const *weights, int32_t n, tn_stored_fn *done,
-                                void *data, tn_error *err) {
+tn_status tn_webgpu_place_weights(tn_device *d, const tn_weight *const *weights, int32_t n, tn_error *err) {
     place_end end = {0};
-    uint64_t stored = 0;
     d->weights = tn_alloc_zero((size_t)n, sizeof *d->weights);
     if (!d->weights) return tn_fail_memory(err);
     tn_status status = TN_OK;
@@ -181,8 +181,15 @@ tn_status tn_webgpu_put_weights(tn_device *d, const tn_weight *const *weights, i
         status = place(d, weights[i], &d->weights[i], &end, err);
         d->n_weights = i + 1;
     }
-    if (!d->device) return status; /* their places are all that a plan needs */
-    if (status == TN_OK) status = make_slabs(d, end.slabs, err);
+    return status;
+}
+
+tn_status tn_webgpu_put_weights(tn_device *d, const tn_weight *const *weights, int32_t n, tn_stored_fn *done,
+                                void *data, tn_error *err) {
+    uint64_t stored = 0;
+    tn_status status = tn_webgpu_place_weights(d, weights, n, err);
+    if (!d->device) return status; /* it only plans */
+    if (status == TN_OK) status = make_slabs(d, err);
     for (int32_t i = 0; i < n && status == TN_OK; i++) {
         for (int32_t k = 0; k < d->weights[i].n_segments && status == TN_OK; k++) {
             status = put_segment(d, weights[i], &d->weights[i], &d->weights[i].segment[k], err);

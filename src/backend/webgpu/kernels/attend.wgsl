@@ -1,6 +1,7 @@
     // ---- attention: softmax(scale q k^T) v over the positions that this token sees, ${TILE} at a time, while the next ones come.
     // First neighbours have a position, for ${HEADS} query heads, then an invocation has a unit of v's columns, for some positions.
     workgroupBarrier();
+    ${SCALES}
     for (var h0 = 0u; h0 < ${GROUP}u; h0 += ${HEADS}u) {
         ${AGAIN}
         var largest = H(-3.0e38);

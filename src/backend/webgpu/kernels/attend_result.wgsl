@@ -1,17 +1,17 @@
         workgroupBarrier();
-        for (var o = tid; o < ${N}u * ${V_UNITS}u * 4u; o += WG) {
-            let n = o / ${V_UNITS}u / 4u;
-            let i = o % (${V_UNITS}u * 4u);
+        for (var o = tid; o < ${N}u * ${V_UNITS}u; o += WG) {
+            let n = o / ${V_UNITS}u;
+            let u = o % ${V_UNITS}u;
             let h = h0 + (${FIRST}u + n) / ${VECS}u;
-            var y = 0.0;
+            var y = vec4<f32>();
             var all = 0.0;
             for (var t = 0u; t < ${TEAMS}u; t++) {
-                y += score[n * WG + t * ${TEAM}u + (i >> 2u)][i & 3u];
+                y += score[n * WG + t * ${TEAM}u + u];
                 all += weights[t][h - h0];
             }
             if (n_splits == 1u) { y /= all; }
             if (h < ${GROUP}u) {
-                let c = h * ${V_DIM}u + ((i >> 2u) * ${VECS}u + (${FIRST}u + n) % ${VECS}u) * 4u + (i & 3u);
+                let c = h * ${V_DIM}u + (u * ${VECS}u + (${FIRST}u + n) % ${VECS}u) * 4u;
                 ${STORE}
             }
         }

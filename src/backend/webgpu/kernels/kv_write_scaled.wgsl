@@ -21,10 +21,7 @@
                     unit[j] = pack(vec4<i32>(round(four)));
                 }
                 let u = 2u * b + k;
-                ${OWNER} { kv[base + ${UNIT}] = unit; }
-                ${KEEP}
+                ${STORE}
             }
-            let at = base * 4u + ${SCALE};
-            ${OWNER} { kv[at >> 2u][at & 3u] = bitcast<u32>(d); }
-            ${KEEP_SCALE}
+            ${STORE_SCALE}
         }
