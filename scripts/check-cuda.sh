@@ -60,12 +60,14 @@ compile argmax argmax COUNT=1 COLS=32000 EACH=4096 SHARES=8 INPUT=0 OUTPUT=1
 compile best best COUNT=1 COLS=151936 EACH=4096 SHARES=38 BEST=64 INPUT=0 IDS=1 NUMBERS=2
 compile rows-write rows COUNT=0 N_ROW_OPS=1 "ROW_OPS={OP_KV_WRITE,0,256,-1,-2,0,-1,-1}" KV_TYPE=1 KV_HEADS=2 \
     KV_K_DIM=128 KV_V_DIM=128
-compile matvec-sum matvec COUNT=0 N_IN=512 X_INT8=1 X_CODE=-1 X_AT=0 X_ROW=640 X_ROWS=1 EXPERTS=0 CHOSEN=-1 TOKENS=1 ROWS=1 MMA=0 \
+compile matvec-sum matvec COUNT=0 N_IN=512 X_INT8=1 X_CODE=-1 X_AT=0 X_ROW=640 X_ROWS=1 EXPERTS=0 CHOSEN=-1 TOKENS=1 ROWS=1 LANES=16 MMA=0 \
     MIN_BLOCKS=2 LOADS=12 FIRST_WEIGHT=0 N_PARTS=1 "PRODUCTS={$(traits 8 0 2 0),-1}" "PARTS={512,0,64,0,1,0,2}" N_AFTER_OPS=2 \
     "AFTER_OPS={OP_EXPERT_SUM,-2,-3,8,512,-1},{OP_ADD,0,1,0,512,3}"
-compile matvec-shared matvec COUNT=0 N_IN=512 X_INT8=1 X_CODE=-1 X_AT=0 X_ROW=640 X_ROWS=1 EXPERTS=4 CHOSEN=6 TOKENS=1 ROWS=4 MMA=0 \
+compile matvec-shared matvec COUNT=0 N_IN=512 X_INT8=1 X_CODE=-1 X_AT=0 X_ROW=640 X_ROWS=1 EXPERTS=4 CHOSEN=6 TOKENS=1 ROWS=2 LANES=16 MMA=0 \
     MIN_BLOCKS=2 LOADS=12 FIRST_WEIGHT=0 N_PARTS=2 "PRODUCTS={$(traits 8 0 2 0),-1,65536},{$(traits 4 0 4 0),7}" \
     "PARTS={2048,0,64,0,1,0,1,4},{256,64,8,1,1,1,0}" N_AFTER_OPS=1 "AFTER_OPS={OP_SILU,0,0,0,2048,4}"
+compile matvec-narrow matvec COUNT=0 N_IN=256 X_INT8=1 X_CODE=-1 X_AT=0 X_ROW=320 X_ROWS=1 EXPERTS=0 CHOSEN=-1 TOKENS=1 ROWS=1 LANES=8 MMA=0 \
+    MIN_BLOCKS=2 LOADS=12 FIRST_WEIGHT=0 N_PARTS=1 "PRODUCTS={$(traits 4 0 4 0),7}" "PARTS={512,0,16,0,1,0,0}" N_AFTER_OPS=0
 for layout in $layouts; do
     type=${layout%:*} t=${layout#*:}
     compile "rows-embed-$type" rows COUNT=0 N_ROW_OPS=1 "ROW_OPS={OP_EMBED,0,512,-1,0,0,-1,0,$t}"
@@ -74,10 +76,10 @@ for layout in $layouts; do
         shape="COUNT=0 N_IN=512 X_INT8=$int8 X_CODE=-1 FIRST_WEIGHT=0 N_PARTS=1"
         # shellcheck disable=SC2086
         compile "matvec-$type-$int8" matvec $shape X_AT=0 X_ROW=2304 X_ROWS=1 EXPERTS=0 CHOSEN=-1 TOKENS=4 ROWS=4 \
-            MMA=$int8 MIN_BLOCKS=1 LOADS=12 "PRODUCTS={$t,-1},{$t,-1}" "PARTS={512,0,16,0,2,0,3}" N_AFTER_OPS=3 "AFTER_OPS=$gated"
+            LANES=32 MMA=$int8 MIN_BLOCKS=1 LOADS=12 "PRODUCTS={$t,-1},{$t,-1}" "PARTS={512,0,16,0,2,0,3}" N_AFTER_OPS=3 "AFTER_OPS=$gated"
         # shellcheck disable=SC2086
-        compile "experts-$type-$int8" matvec $shape X_AT=0 X_ROW=2304 X_ROWS=4 EXPERTS=4 CHOSEN=6 TOKENS=1 ROWS=4 \
-            MMA=0 MIN_BLOCKS=2 LOADS=12 "PRODUCTS={$t,-1,65536},{$t,-1,65536}" "PARTS={512,0,16,0,2,0,3,4}" N_AFTER_OPS=3 \
+        compile "experts-$type-$int8" matvec $shape X_AT=0 X_ROW=2304 X_ROWS=4 EXPERTS=4 CHOSEN=6 TOKENS=1 ROWS=2 \
+            LANES=16 MMA=0 MIN_BLOCKS=2 LOADS=12 "PRODUCTS={$t,-1,65536},{$t,-1,65536}" "PARTS={512,0,16,0,2,0,3,4}" N_AFTER_OPS=3 \
             "AFTER_OPS=$gated"
         # shellcheck disable=SC2086
         [ "$int8" = 0 ] || compile "experts-many-$type" experts $shape X_ROWS=1 EXPERTS=4 CHOSEN=6 MAX_ROWS=512 \
