@@ -86,7 +86,8 @@ typedef struct tn_model_info {
  * TN_ERR_UNAVAILABLE: its device or library is not there; TN_ERR_RESOURCES: not enough memory. */
 TN_API tn_status tn_model_open(tn_model **model, const char *path, const tn_model_options *options, tn_error *err);
 TN_API void tn_model_close(tn_model **model);
-/* Strings are owned by the model. With vocab_only, what is of weights and devices is 0 or ""; with plan_only, of weights. */
+/* Strings are owned by the model. With vocab_only, what is of weights and devices is 0 or ""; with plan_only,
+ * weight_bytes is 0. */
 TN_API void tn_model_get_info(const tn_model *model, tn_model_info *info);
 
 /* Writes metadata, tensors, types, sizes and whether this build can run the file; as JSON when `json`. */

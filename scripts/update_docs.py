@@ -46,7 +46,7 @@ def main():
         sys.exit(__doc__)
     tenon = os.path.abspath(sys.argv[1])
     with tempfile.TemporaryDirectory() as folder:
-        for page in sys.argv[2:] or sorted(os.path.join(PAGES, f) for f in os.listdir(PAGES)):
+        for page in sys.argv[2:] or sorted(os.path.join(PAGES, f) for f in os.listdir(PAGES) if f.endswith(".md")):
             with open(page, encoding="utf-8") as f:
                 text = f.read()
             with open(page, "w", encoding="utf-8") as f:

@@ -140,7 +140,7 @@ tn_status tn_session_open(tn_session **session, tn_model *model, const tn_sessio
     for (int i = 0; i < n_phases && status == TN_OK; i++)
         status = tn_engine_plan(&s->plan[i], model, &s->options, (tn_phase)i, err);
     if (status == TN_OK) status = make_memory(s, err);
-    for (int i = 0; i < n_phases && status == TN_OK && s->memory; i++)
+    for (int i = 0; i < n_phases && status == TN_OK && !model->plan_only; i++)
         status = model->backend->compile(model->device, &s->plan[i], s->memory, &s->program[i], err);
     if (status != TN_OK) {
         tn_session_close(&s);

@@ -37,6 +37,7 @@ static tn_status open_as(fixture *f, const char *arch, const tn_model_options *o
     if (status == TN_OK)
         status = tn_session_open(&f->session, f->model, &(tn_session_options){.n_ctx = 64, .n_ubatch = 8}, err);
     if (status != TN_OK && status != TN_ERR_UNAVAILABLE) fail_msg("%s: %s", arch, err->text);
+    if (status != TN_OK) tn_model_close(&f->model);
     return status;
 }
 

@@ -288,6 +288,17 @@ static void test_matmul_sum(void **state) {
     }
 }
 
+/* A sum that products read is none that is added to their results. */
+static void test_matmul_of_sum(void **state) {
+    (void)state;
+    begin(true);
+    tn_val s = tn_g_expert_sum(&g, input(2 * 32, "each"), input(2, "w"), "s");
+    tn_val y1 = matmul(s, 32, "y1"), y2 = matmul(s, 32, "y2");
+    fuse(add(y1, y2, "z"), "group,matmul_sum");
+    expect_launch("s");
+    end();
+}
+
 /* The f32 value is stored too where it is read. */
 static void test_quantize_keeps_f32(void **state) {
     (void)state;
@@ -692,6 +703,7 @@ int main(void) {
         cmocka_unit_test(test_epilogue_is_convex),
         cmocka_unit_test(test_matmul_act),
         cmocka_unit_test(test_matmul_sum),
+        cmocka_unit_test(test_matmul_of_sum),
         cmocka_unit_test(test_quantize_keeps_f32),
         cmocka_unit_test(test_norm),
         cmocka_unit_test(test_norm_without_weight),

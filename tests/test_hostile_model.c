@@ -248,7 +248,7 @@ static bool has_type(const read_key *key, const tn_gguf_kv *v) {
     case 'f': return !array && real;
     case 'b': return !array && truth;
     case 'S': return array && str;
-    case 'N': return array && !str;
+    case 'N': return array && !str && !truth;
     default: return !array && str;
     }
 }

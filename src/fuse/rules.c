@@ -25,6 +25,16 @@ static const char *one_token(const tn_graph *g, const tn_match *m) {
     return g->one_token ? NULL : "more than one token a sequence: a token reads what others write";
 }
 
+/* A sum that the products themselves read is no op on their results. */
+static const char *is_added(const tn_graph *g, const tn_match *m) {
+    int32_t sum = m->slot['S' - 'A'].node;
+    for (int32_t i = sum + 1; i < g->n; i++)
+        for (int k = 0; k < g->nodes[i].n_src; k++)
+            if (g->nodes[i].src[k].node == sum && g->nodes[i].op != TN_OP_ADD)
+                return "the sum is not added to a result";
+    return NULL;
+}
+
 /* clang-format off */
 
 /* matmuls that read one activation become one launch with several outputs; each keeps its own block type */
@@ -46,7 +56,7 @@ static const tn_rule epilogue[] = {
     {"matmul_quantize", "z = int8(y)",
      {{'Y', ANY_MATMUL, ""}, {'Z', IS(QUANTIZE), "Y"}}, TN_KIND_MATMULS, .out = "Y"},
     {"matmul_sum", "z = x w^T + sum of w_e y_e over the chosen experts e",
-     {{'S', IS(EXPERT_SUM), "EW"}, {'Z', KIND(MATMULS), "S"}}, TN_KIND_MATMULS, .needs = "matmul_add"},
+     {{'S', IS(EXPERT_SUM), "EW"}, {'Z', KIND(MATMULS), "S"}}, TN_KIND_MATMULS, .legal = is_added, .needs = "matmul_add"},
     {"matmul_argmax", "i = argmax(x w^T)",
      {{'Y', IS(MATMUL) | KIND(MATMULS), ""}, {'Z', IS(ARGMAX), "Y"}}, TN_KIND_CHOICE, .out = "Y"},
     {"attention_gate", "z = attention * b",

@@ -70,8 +70,9 @@ static void assign_roles(const tn_graph *g, const int32_t *nodes, int32_t n, tn_
 
 /* Of experts whose results are there, added to the results of plain matmuls. */
 static const char *check_sum(const tn_graph *g, const int32_t *nodes, int32_t n, const tn_form_limits *limits,
-                             int32_t i) {
-    if (!limits->sum_after) return "a sum of experts is a launch of its own here";
+                             const tn_form *s, int32_t i) {
+    if (!limits->max_rows_sum) return "a sum of experts is a launch of its own here";
+    if (s->max_rows > limits->max_rows_sum) return "sums of experts for many rows: faster once, before";
     for (int32_t j = 0; j < n; j++)
         if (g->nodes[nodes[j]].op == TN_OP_MATMUL_ID) return "a sum of experts in a launch of experts";
     for (int k = 0; k < g->nodes[nodes[i]].n_src; k++)
@@ -143,7 +144,7 @@ static const char *check_node(const tn_graph *g, const int32_t *nodes, int32_t n
     if (s->role[i] == TN_BEFORE) return check_before(node, limits);
     if (s->role[i] == TN_CORE) return check_core(g, nodes, n, s, i);
     if (node->op == TN_OP_ARGMAX) return check_argmax(g, nodes, n, limits, i);
-    return node->op == TN_OP_EXPERT_SUM ? check_sum(g, nodes, n, limits, i) : check_after(g, nodes, n, s, i);
+    return node->op == TN_OP_EXPERT_SUM ? check_sum(g, nodes, n, limits, s, i) : check_after(g, nodes, n, s, i);
 }
 
 /* Parts work on columns of one count, and have products of one kind. */

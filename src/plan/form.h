@@ -29,7 +29,7 @@ typedef struct tn_form_limits {
     bool (*has_row_op)(tn_op op); /* as an op on a row */
     int32_t max_rows_before;      /* rows for which row ops may stand before matmuls (each worker does them again) */
     bool argmax_after;            /* of the result of matmuls, whose columns several workers share */
-    bool sum_after;               /* of experts, among the ops on the results of matmuls */
+    int32_t max_rows_sum;         /* rows for which a sum of experts may be among the ops on results of matmuls */
     int32_t max_rows_beside;      /* rows for which plain matmuls may stand beside those of experts */
 } tn_form_limits;
 

@@ -55,7 +55,7 @@ static bool is_kind(const tn_gguf_kv *kv, kind k) {
     case INTEGER: return tn_gguf_is_integer(kv->type);
     case TRUTH: return kv->type == TN_GGUF_BOOL;
     case STRINGS: return kv->type == TN_GGUF_ARRAY && kv->array.type == TN_GGUF_STR;
-    default: return kv->type == TN_GGUF_ARRAY && kv->array.type != TN_GGUF_STR;
+    default: return kv->type == TN_GGUF_ARRAY && kv->array.type != TN_GGUF_STR && kv->array.type != TN_GGUF_BOOL;
     }
 }
 

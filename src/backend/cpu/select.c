@@ -19,7 +19,7 @@ const char *tn_cpu_classify(const tn_device *device, const tn_graph *g, const in
     static const tn_form_limits limits = {.has_row_op = tn_cpu_has_op,
                                           .max_rows_before = TN_CPU_MAX_ROWS_BEFORE,
                                           .argmax_after = true,
-                                          .sum_after = true,
+                                          .max_rows_sum = TN_CPU_MAX_ROWS_BEFORE,
                                           .max_rows_beside = INT32_MAX};
     for (int32_t i = 0; i < n; i++)
         for (int k = 0; k < g->nodes[nodes[i]].n_src; k++) {

@@ -470,8 +470,10 @@ static void make_launch(tn_maker *m) {
 }
 
 const char *tn_cuda_build(tn_cuda_launch *launch, const tn_cuda_ask *ask, tn_buf *head) {
-    static const tn_form_limits limits = {
-        .has_row_op = has_row_op, .max_rows_before = ROWS_BEFORE, .sum_after = true, .max_rows_beside = TN_CUDA_FEW};
+    static const tn_form_limits limits = {.has_row_op = has_row_op,
+                                          .max_rows_before = ROWS_BEFORE,
+                                          .max_rows_sum = TN_CUDA_FEW,
+                                          .max_rows_beside = TN_CUDA_FEW};
     tn_maker m = {.ask = ask, .g = ask->graph, .to = launch, .head = head};
     *launch = (tn_cuda_launch){.grid = {1, 1, 1}};
     const char *why = tn_form_of(&m.form, m.g, ask->nodes, ask->n, &limits);

@@ -11,7 +11,7 @@ enum { MAX_TILE_PRODUCTS = 2 };
 enum {
     EXPERTS_ROWS = 64,
     EXPERTS_TOKENS = 32,
-    STAGE_EXPERTS = (64 + 32) * 144 + 4 * (64 * 16 + 32 * 8)
+    STAGE_EXPERTS = (EXPERTS_ROWS + EXPERTS_TOKENS) * 144 + 4 * (EXPERTS_ROWS * 16 + EXPERTS_TOKENS * 8)
 }; /* of experts.cu */
 
 /* ---- parts ---- */
@@ -66,9 +66,11 @@ static int32_t cut_parts(const tn_maker *m, part_shape *part, int32_t tile, bool
     return all;
 }
 
-/* The tables of products, ops on results and parts, whose `tiles` in all are shared out to at most `cap` blocks. */
+/* The tables of products, ops on results and parts, whose `tiles` in all are shared out to at most `cap` blocks, or
+ * one a part. */
 static void put_parts(tn_maker *m, const part_shape *part, int32_t tiles, int32_t cap) {
     int32_t local[TN_LAUNCH_MAX], block = 0, product = 0, after = 0;
+    int32_t spare = cap > m->form.n_parts ? cap - m->form.n_parts : 0;
     tn_buf_printf(m->head, "#define FIRST_WEIGHT %d\n#define PRODUCTS ", m->n_weights);
     for (int32_t p = 0; p < m->form.n_parts; p++)
         for (int32_t i = 0; i < m->ask->n; i++) {
@@ -95,8 +97,9 @@ static void put_parts(tn_maker *m, const part_shape *part, int32_t tiles, int32_
     tn_buf_printf(m->head, "\n#define N_AFTER_OPS %d\n#define PARTS ", after);
     after = 0;
     for (int32_t p = 0; p < m->form.n_parts; p++) {
-        int32_t blocks = tiles <= cap ? part[p].tiles : (int32_t)((int64_t)part[p].tiles * cap / tiles);
-        if (blocks == 0) blocks = 1;
+        int64_t more = part[p].tiles - 1; /* than one, which each part has */
+        if (more > 0 && tiles > cap) more = more * spare / (tiles - m->form.n_parts);
+        int32_t blocks = 1 + (int32_t)more;
         tn_buf_printf(m->head, "{%d,%d,%d,%d,%d,%d,%d,%d},", part[p].cols, block, blocks, product, part[p].products,
                       after, part[p].afters, part[p].experts);
         block += blocks;
@@ -145,9 +148,9 @@ static int32_t most_columns(const tn_maker *m, int32_t cols, int32_t tile) {
 }
 
 /* Rows of the weight a lane takes: as many as keep the loads in flight in registers, fewer (but `least`) where the blocks would
- * not fill the device, for one token also where they would fill it more evenly. A block has 32 columns at most, and just that
+ * not fill the device or, if they are to be `even`, would not fill it as evenly. A block has 32 columns at most, and just that
  * where results are quantized: then they are one block of 32. */
-static int32_t rows_of_lane(tn_maker *m, const part_shape *part, int32_t lanes, int32_t least) {
+static int32_t rows_of_lane(tn_maker *m, const part_shape *part, int32_t lanes, int32_t least, bool even) {
     int32_t bits = 4, rows = lanes / 8, all = 0, cols = 0, groups = TN_K_THREADS / lanes;
     bool quantizes = false;
     for (int32_t i = 0; i < m->ask->n; i++)
@@ -162,7 +165,7 @@ static int32_t rows_of_lane(tn_maker *m, const part_shape *part, int32_t lanes, 
     }
     if (quantizes) return rows;
     while (rows > least && (rows * bits > 16 || all / (groups * rows) < m->ask->device->n_sm)) rows /= 2;
-    for (int32_t fewer = rows / 2; least == 1 && fewer > 0; fewer /= 2)
+    for (int32_t fewer = rows / 2; even && fewer > 0; fewer /= 2)
         if (most_columns(m, cols, groups * fewer) < most_columns(m, cols, groups * rows)) rows = fewer;
     return rows;
 }
@@ -194,7 +197,8 @@ static void make_matvec(tn_maker *m, part_shape *part, int32_t max_products) {
     size_t blocks = ((size_t)a.n_in + 31) / 32, row = a.int8 ? tn_align_up(blocks * 40, 16) : blocks * 144;
     int32_t tokens = of_experts(m) ? 1 : m->max_rows;
     bool mma = a.int8 && tokens > 1;
-    int32_t step = mma ? 2 : 1, lanes = mma ? 32 : lanes_of_row(a.n_in), rows = rows_of_lane(m, part, lanes, step);
+    int32_t step = mma ? 2 : 1, lanes = mma ? 32 : lanes_of_row(a.n_in),
+            rows = rows_of_lane(m, part, lanes, step, a.int8 && !mma);
     tokens = (tokens + step - 1) / step * step;
     size_t slots = (size_t)m->slot_floats * 4, limit = m->ask->device->shared_limit / (mma ? 1 : 2);
     int32_t tile = TN_K_THREADS / lanes * rows, tiles = cut_parts(m, part, tile, false);
@@ -254,11 +258,8 @@ static matmul_tile choose_tile(const tn_maker *m, const part_shape *part, bool i
 static void make_matmul(tn_maker *m, part_shape *part, int32_t max_products) {
     const tn_src *x = activation(m);
     if (max_products > MAX_TILE_PRODUCTS) tn_maker_fail(m, "too many products on one tile of many tokens");
-    for (int32_t i = 0; i < m->ask->n; i++) {
+    for (int32_t i = 0; i < m->ask->n; i++)
         if (m->form.role[i] == TN_BEFORE) tn_maker_fail(m, "a norm before products on tiles runs once, before");
-        if (tn_node_at(m, i)->op == TN_OP_EXPERT_SUM) /* measured: 0.7 % of a prompt's time on Qwen3.6-35B-A3B */
-            tn_maker_fail(m, "sums of experts for many tokens are faster in a launch of their own");
-    }
     tn_place_slots(m, 1, 0);
     matmul_tile tile = choose_tile(m, part, put_activation(m, x).int8);
     put_parts(m, part, cut_parts(m, part, tile.rows, true), INT32_MAX);

@@ -314,13 +314,12 @@ static void declare_core(tn_emit *e, const tn_node *n, const cut *c, bool fresh)
     if (from >= 0 && e->value[from].buffer >= 0) return;
     tn_buf_printf(&e->types, "var<workgroup> query: array<vec4<f32>, %d>;\n", size / 4);
     e->extra_bytes += size * 4;
-    tn_text x[4];
-    for (int k = 0; k < 4; k++) x[k] = tn_emit_load(e, n, 0, tn_textf("c + %du", k).s, false);
-    tn_text four = e->vec == 4
-                       ? tn_emit_load(e, n, 0, "c", true)
-                       : tn_textf("vec4<f32>(%.110s, %.110s, %.110s, %.110s)", x[0].s, x[1].s, x[2].s, x[3].s);
-    tn_buf_printf(&e->body, "    for (var c = tid * 4u; c < %du; c += WG * 4u) { query[c >> 2u] = %s; }\n", size,
-                  four.s);
+    tn_buf_printf(&e->body, "    for (var c = tid * 4u; c < %du; c += WG * 4u) { query[c >> 2u] = ", size);
+    if (e->vec == 4) tn_buf_str(&e->body, tn_emit_load(e, n, 0, "c", true).s);
+    for (int k = 0; e->vec != 4 && k < 4; k++)
+        tn_buf_printf(&e->body, "%s%s", k ? ", " : "vec4<f32>(",
+                      tn_emit_load(e, n, 0, tn_textf("c + %du", k).s, false).s);
+    tn_buf_str(&e->body, e->vec == 4 ? "; }\n" : "); }\n");
 }
 
 static void emit_core(tn_emit *e, int32_t i, const cut *c) {

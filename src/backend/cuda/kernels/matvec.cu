@@ -197,10 +197,9 @@ template <int W> DEV void multiply(const raw<W> *q, const char *x, int block, in
 
 /* As warp_sum, where lanes without a block would have given 0. */
 DEV float sum_of_row(float x) {
-    if (LANES == 32) return warp_sum(x);
 #pragma unroll
     for (int i = LANES / 2; i > 0; i >>= 1) x += __shfl_xor_sync(~0u, x, i);
-    return x + 0.0f;
+    return LANES < 32 ? x + 0.0f : x;
 }
 
 /* Sums of the lanes; of row r of the tile and token t to out[t * TILE + r]. */
