@@ -22,7 +22,8 @@ static tn_status choose_ordinal(tn_device *d, const char *variant, tn_error *err
     int n = 0, device = 0;
     tn_status status = tn_cu_check(&d->cu, d->cu.init(0), "starting the driver", err);
     if (status == TN_OK) status = tn_cu_check(&d->cu, d->cu.device_count(&n), "counting devices", err);
-    if (status != TN_OK) return err->code = TN_ERR_UNAVAILABLE; /* in the driver's words */
+    if (status != TN_OK && err) err->code = TN_ERR_UNAVAILABLE; /* in the driver's words */
+    if (status != TN_OK) return TN_ERR_UNAVAILABLE;
     if (n == 0) return tn_fail(err, TN_ERR_UNAVAILABLE, "cuda: no device found");
     char *end = NULL;
     long ordinal = variant ? strtol(variant, &end, 10) : 0;
