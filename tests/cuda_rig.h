@@ -1,8 +1,19 @@
-/* What the tests of the CUDA backend share: one device for all of a program's, and how far results are apart. */
+/* What the tests of the CUDA backend share: weights of every type, one device for all of a program's, and how far results are apart. */
 #ifndef TN_TESTS_CUDA_RIG_H
 #define TN_TESTS_CUDA_RIG_H
 
 #include "backend/backend.h"
+
+enum {
+#define TYPE(name, id, block, bytes) TN_PLACE_##name,
+#include "quant/types.def"
+#undef TYPE
+    TN_N_TYPES
+};
+extern const tn_type tn_all_types[TN_N_TYPES];
+
+/* Of random bits; `data` is the caller's to free. */
+tn_weight tn_make_weight(const char *name, tn_type type, int32_t n_out, int32_t n_in);
 
 extern const tn_backend tn_backend_cuda;
 extern tn_device *tn_cuda_held; /* so that its context is made once, not for every test */
