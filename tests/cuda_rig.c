@@ -11,41 +11,16 @@
 
 /* ---- weights ---- */
 
-const tn_type tn_all_types[TN_N_TYPES] = {
-#define TYPE(name, id, block, bytes) TN_TYPE_##name,
-#include "quant/types.def"
-#undef TYPE
-};
-
-static uint64_t g_seed = 1;
-static uint32_t rnd(void) {
-    g_seed = g_seed * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(g_seed >> 33);
-}
-static float uniform(void) {
-    return (float)(rnd() & 0xffff) / 32768.0f - 1.0f;
-}
-
-/* Where a block's half floats are; the rest of it may be any bits. */
 static void fill_block(tn_type type, uint8_t *b, int bytes) {
-    static const struct {
-        tn_type type;
-        int d, m;
-    } at[] = {{TN_TYPE_Q2_K, 80, 82}, {TN_TYPE_Q3_K, 108, -1}, {TN_TYPE_Q6_K, 208, -1}, {TN_TYPE_Q4_1, 0, 2},
-              {TN_TYPE_Q5_1, 0, 2},   {TN_TYPE_Q4_K, 0, 2},    {TN_TYPE_Q5_K, 0, 2}};
-    int d = 0, m = -1;
-    float value = uniform();
-    uint16_t half = type == TN_TYPE_BF16 ? tn_f32_to_bf16(value) : tn_f32_to_f16(value * (bytes > 2 ? 0.02f : 1.0f));
-    for (int i = 0; i < bytes; i++) b[i] = (uint8_t)rnd();
-    for (size_t i = 0; i < sizeof at / sizeof *at; i++)
-        if (at[i].type == type) d = at[i].d, m = at[i].m;
-    if (bytes == 4) {
+    float value = tn_random_float();
+    uint16_t half = type == TN_TYPE_BF16 ? tn_f32_to_bf16(value) : tn_f32_to_f16(value);
+    for (int i = 0; i < bytes; i++) b[i] = (uint8_t)tn_random();
+    if (bytes == 4)
         memcpy(b, &value, 4);
-        return;
-    }
-    memcpy(b + d, &half, 2);
-    half = tn_f32_to_f16(uniform() * 0.02f);
-    if (m >= 0) memcpy(b + m, &half, 2);
+    else if (bytes == 2)
+        memcpy(b, &half, 2);
+    else
+        tn_set_scales(type, b, (float[]){value * 0.02f, tn_random_float() * 0.02f});
 }
 
 tn_weight tn_make_weight(const char *name, tn_type type, int32_t n_out, int32_t n_in) {

@@ -3,14 +3,7 @@
 #define TN_TESTS_CUDA_RIG_H
 
 #include "backend/backend.h"
-
-enum {
-#define TYPE(name, id, block, bytes) TN_PLACE_##name,
-#include "quant/types.def"
-#undef TYPE
-    TN_N_TYPES
-};
-extern const tn_type tn_all_types[TN_N_TYPES];
+#include "block_data.h"
 
 /* Of random bits; `data` is the caller's to free. */
 tn_weight tn_make_weight(const char *name, tn_type type, int32_t n_out, int32_t n_in);

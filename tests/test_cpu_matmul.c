@@ -5,6 +5,7 @@
 #include "backend/cpu/kernels/pieces.h"
 #include "base/half.h"
 #include "base/mem.h"
+#include "block_data.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -17,52 +18,22 @@
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
-static const tn_type g_types[] = {
-#define TYPE(name, id, block, bytes) TN_TYPE_##name,
-#include "quant/types.def"
-#undef TYPE
-};
-
-static uint64_t g_seed = 1;
-static uint32_t rnd(void) {
-    g_seed = g_seed * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(g_seed >> 33);
-}
-static float uniform(void) {
-    return (float)(rnd() & 0xffff) / 32768.0f - 1.0f;
-}
-
 /* ---- weights and activations ---- */
 
 typedef enum kind { RANDOM, ONES, ZEROS, DENORMAL } kind;
 
-/* Writes the half floats of a block: the first with what[0], the second, if the type has one, with what[1]. */
-static void set_scales(tn_type type, uint8_t *b, const float what[2]) {
-    static const struct {
-        tn_type type;
-        int d, m; /* -1: none */
-    } at[] = {{TN_TYPE_Q2_K, 80, 82}, {TN_TYPE_Q3_K, 108, -1}, {TN_TYPE_Q6_K, 208, -1}, {TN_TYPE_Q4_1, 0, 2},
-              {TN_TYPE_Q5_1, 0, 2},   {TN_TYPE_Q4_K, 0, 2},    {TN_TYPE_Q5_K, 0, 2}};
-    int d = 0, m = -1;
-    for (size_t i = 0; i < COUNT(at); i++)
-        if (at[i].type == type) d = at[i].d, m = at[i].m;
-    uint16_t half = tn_f32_to_f16(what[0]);
-    memcpy(b + d, &half, 2);
-    half = tn_f32_to_f16(what[1]);
-    if (m >= 0) memcpy(b + m, &half, 2);
-}
-
 static void fill_block(tn_type type, kind how, uint8_t *b, int bytes) {
-    float value = how == ZEROS ? 0 : how == DENORMAL ? 0x1p-24f : how == ONES ? 1.0f : uniform();
-    float scales[2] = {how == RANDOM ? uniform() * 0.1f : value, how == RANDOM ? uniform() * 0.1f : value};
+    float value = how == ZEROS ? 0 : how == DENORMAL ? 0x1p-24f : how == ONES ? 1.0f : tn_random_float();
+    float scales[2] = {how == RANDOM ? tn_random_float() * 0.1f : value,
+                       how == RANDOM ? tn_random_float() * 0.1f : value};
     uint16_t half = type == TN_TYPE_BF16 ? tn_f32_to_bf16(value) : tn_f32_to_f16(value);
-    for (int i = 0; i < bytes; i++) b[i] = how == ONES ? 0xff : how == ZEROS ? 0 : (uint8_t)rnd();
+    for (int i = 0; i < bytes; i++) b[i] = how == ONES ? 0xff : how == ZEROS ? 0 : (uint8_t)tn_random();
     if (bytes == 4)
         memcpy(b, &value, 4);
     else if (bytes == 2)
         memcpy(b, &half, 2);
     else
-        set_scales(type, b, scales);
+        tn_set_scales(type, b, scales);
 }
 
 /* A weight in both layouts. */
@@ -106,7 +77,7 @@ static uint8_t *make_acts(tn_act_type act, int32_t n_in, int32_t n, float consta
     float *row = malloc(sizeof(float) * (size_t)n_in);
     assert_true(x && row);
     for (int32_t t = 0; t < n; t++) {
-        for (int32_t i = 0; i < n_in; i++) row[i] = isnan(constant) ? uniform() : constant;
+        for (int32_t i = 0; i < n_in; i++) row[i] = isnan(constant) ? tn_random_float() : constant;
         if (act == TN_ACT_F32)
             memcpy(x + (size_t)t * stride, row, stride);
         else
@@ -218,10 +189,10 @@ static int32_t columns(tn_type type, tn_act_type act, int32_t blocks) {
 
 static void test_find(void **state) {
     (void)state;
-    for (size_t i = 0; i < COUNT(g_types); i++)
+    for (size_t i = 0; i < TN_N_TYPES; i++)
         for (int isa = 0; isa < TN_ISA_COUNT; isa++) {
-            const tn_matmul_kernel *q8 = tn_matmul_find(g_types[i], TN_ACT_INT8, (tn_isa)isa);
-            const tn_matmul_kernel *f32 = tn_matmul_find(g_types[i], TN_ACT_F32, (tn_isa)isa);
+            const tn_matmul_kernel *q8 = tn_matmul_find(tn_all_types[i], TN_ACT_INT8, (tn_isa)isa);
+            const tn_matmul_kernel *f32 = tn_matmul_find(tn_all_types[i], TN_ACT_F32, (tn_isa)isa);
             assert_true(q8->act == TN_ACT_INT8 && f32->act == TN_ACT_F32);
             assert_int_equal(q8->layout, f32->layout);
             assert_true((int)q8->isa <= isa && (int)f32->isa <= isa);
@@ -265,9 +236,9 @@ static void test_tile_bytes(void **state) {
     assert_int_equal(tn_tile_bytes(TN_TYPE_Q6_K, 128), 0);
     assert_int_equal(tn_tile_bytes(TN_TYPE_F32, -1), 0);
     assert_int_equal(tn_tile_bytes((tn_type)40, 256), 0);
-    for (size_t i = 0; i < COUNT(g_types); i++) { /* nothing grows by more than 4 % */
-        double tile = (double)tn_tile_bytes(g_types[i], 2048);
-        assert_true(tile <= 1.04 * 16 * (double)tn_type_row_bytes(g_types[i], 2048));
+    for (size_t i = 0; i < TN_N_TYPES; i++) { /* nothing grows by more than 4 % */
+        double tile = (double)tn_tile_bytes(tn_all_types[i], 2048);
+        assert_true(tile <= 1.04 * 16 * (double)tn_type_row_bytes(tn_all_types[i], 2048));
     }
 }
 
@@ -275,10 +246,10 @@ static void test_tile_bytes(void **state) {
 static void test_rows(void **state) {
     (void)state;
     static const kind kinds[] = {RANDOM, ONES, ZEROS, DENORMAL};
-    for (size_t i = 0; i < COUNT(g_types); i++)
+    for (size_t i = 0; i < TN_N_TYPES; i++)
         for (size_t k = 0; k < COUNT(kinds); k++) {
-            int32_t n_in = columns(g_types[i], TN_ACT_F32, 3), n_out = 37;
-            sample w = make_weight(g_types[i], kinds[k], n_out, n_in);
+            int32_t n_in = columns(tn_all_types[i], TN_ACT_F32, 3), n_out = 37;
+            sample w = make_weight(tn_all_types[i], kinds[k], n_out, n_in);
             float *got = malloc(sizeof(float) * (size_t)n_in), *want = malloc(sizeof(float) * (size_t)n_in);
             for (int32_t r = 0; r < padded(n_out); r++) {
                 tn_weight_row_tile16(&w.tiles, r, got);
@@ -286,7 +257,7 @@ static void test_rows(void **state) {
                 if (r < n_out) tn_weight_row__ref(&w.rows, r, want);
                 for (int32_t c = 0; c < n_in; c++) /* a zero may have another sign */
                     if (!(got[c] == want[c]))
-                        fail_msg("%s row %d column %d: %.9g, not %.9g", tn_type_name(g_types[i]), r, c,
+                        fail_msg("%s row %d column %d: %.9g, not %.9g", tn_type_name(tn_all_types[i]), r, c,
                                  (double)got[c], (double)want[c]);
             }
             free(got);
@@ -298,8 +269,8 @@ static void test_rows(void **state) {
 /* Tiles packed a few at a time are those packed at once, the padding between them included. */
 static void test_pack_parts(void **state) {
     (void)state;
-    for (size_t i = 0; i < COUNT(g_types); i++) {
-        sample w = make_weight(g_types[i], RANDOM, 65, columns(g_types[i], TN_ACT_F32, 3));
+    for (size_t i = 0; i < TN_N_TYPES; i++) {
+        sample w = make_weight(tn_all_types[i], RANDOM, 65, columns(tn_all_types[i], TN_ACT_F32, 3));
         uint8_t *parts = malloc(w.tiles_bytes);
         assert_non_null(parts);
         memset(parts, 0x5a, w.tiles_bytes);
@@ -324,11 +295,11 @@ static void test_shapes(tn_act_type act) {
     static const int32_t outs[] = {1, 5, 16, 17, 33, 576}, blocks[] = {1, 2, 3, 9};
     static const int32_t tokens[] = {33, 1, 7, 9, 2, 8, 3};
     int turn = 0;
-    for (size_t i = 0; i < COUNT(g_types); i++)
+    for (size_t i = 0; i < TN_N_TYPES; i++)
         for (size_t o = 0; o < COUNT(outs); o++)
             for (size_t b = 0; b < COUNT(blocks); b++) {
                 int32_t n = outs[o] == 576 ? 9 : tokens[turn++ % (int)COUNT(tokens)];
-                check_shape(g_types[i], act, outs[o], columns(g_types[i], act, blocks[b]), n);
+                check_shape(tn_all_types[i], act, outs[o], columns(tn_all_types[i], act, blocks[b]), n);
             }
 }
 static void test_shapes_q8(void **state) {
@@ -347,11 +318,11 @@ static void test_shapes_f32(void **state) {
 /* More tokens and columns than the kernels take at once. */
 static void test_long(void **state) {
     (void)state;
-    for (size_t i = 0; i < COUNT(g_types); i++)
+    for (size_t i = 0; i < TN_N_TYPES; i++)
         for (int act = 0; act < 2; act++) {
-            check_shape(g_types[i], (tn_act_type)act, 17, 5120, 70);
-            check_shape(g_types[i], (tn_act_type)act, 2, 25600, 1);
-            check_shape(g_types[i], (tn_act_type)act, 33, 512, 130);
+            check_shape(tn_all_types[i], (tn_act_type)act, 17, 5120, 70);
+            check_shape(tn_all_types[i], (tn_act_type)act, 2, 25600, 1);
+            check_shape(tn_all_types[i], (tn_act_type)act, 33, 512, 130);
         }
 }
 
@@ -382,10 +353,10 @@ static void check_cuts(tn_type type, tn_act_type act, tn_isa isa) {
 }
 static void test_cuts(void **state) {
     (void)state;
-    for (size_t i = 0; i < COUNT(g_types); i++)
+    for (size_t i = 0; i < TN_N_TYPES; i++)
         for (int act = 0; act < 2; act++)
             for (int isa = TN_ISA_REF + 1; isa < TN_ISA_COUNT; isa++)
-                check_cuts(g_types[i], (tn_act_type)act, (tn_isa)isa);
+                check_cuts(tn_all_types[i], (tn_act_type)act, (tn_isa)isa);
 }
 
 /* Nothing overflows or saturates: largest quants and scales against activations of one sign, all +-127. */
@@ -393,12 +364,12 @@ static void test_extremes(void **state) {
     (void)state;
     static const kind kinds[] = {ONES, ZEROS, DENORMAL};
     static const float xs[] = {127.0f, -127.0f, 0.0f, 1e-30f};
-    for (size_t i = 0; i < COUNT(g_types); i++)
+    for (size_t i = 0; i < TN_N_TYPES; i++)
         for (size_t k = 0; k < COUNT(kinds); k++)
             for (size_t v = 0; v < COUNT(xs); v++)
                 for (int act = 0; act < 2; act++) {
-                    int32_t n_in = columns(g_types[i], (tn_act_type)act, 4);
-                    sample w = make_weight(g_types[i], kinds[k], 18, n_in);
+                    int32_t n_in = columns(tn_all_types[i], (tn_act_type)act, 4);
+                    sample w = make_weight(tn_all_types[i], kinds[k], 18, n_in);
                     uint8_t *x = make_acts((tn_act_type)act, n_in, 9, xs[v]);
                     check(&w, (tn_act_type)act, x, 9);
                     free(x);
@@ -456,15 +427,15 @@ static void test_quantize(void **state) {
     enum { N = 320 };
     float x[N];
     for (int scale = -149; scale <= 127; scale += 3) {
-        for (int i = 0; i < N; i++) x[i] = ldexpf(uniform(), scale);
+        for (int i = 0; i < N; i++) x[i] = ldexpf(tn_random_float(), scale);
         assert_quantizes(x, N);
     }
     for (int round = 0; round < 200; round++) { /* ties: max 127, halves everywhere */
-        for (int i = 0; i < N; i++) x[i] = (float)((int)(rnd() % 509) - 254) * 0.5f;
-        x[rnd() % N] = 127;
+        for (int i = 0; i < N; i++) x[i] = (float)((int)(tn_random() % 509) - 254) * 0.5f;
+        x[tn_random() % N] = 127;
         assert_quantizes(x, N);
     }
-    for (int i = 0; i < N; i++) x[i] = i < 64 ? 0.0f : i < 96 ? -0.0f : i < 128 ? 0x1p-121f : uniform();
+    for (int i = 0; i < N; i++) x[i] = i < 64 ? 0.0f : i < 96 ? -0.0f : i < 128 ? 0x1p-121f : tn_random_float();
     x[130] = INFINITY, x[170] = -INFINITY, x[200] = 3e38f;
     assert_quantizes(x, N);
     for (int i = 0; i < N; i++) x[i] = i % 2 ? 1 : -1;

@@ -2,6 +2,7 @@
  * instruction set of this machine, and nearly those of the reference. A baseline without fusion and without reuse of memory
  * stands for what is right. `test_fuzz_graph --seed N --count N` runs others than the few hundred of the suite. */
 #include "base/mem.h"
+#include "block_data.h"
 #include "verify.h"
 
 #include <math.h>
@@ -71,13 +72,8 @@ static tn_val pick(maker *m) {
 }
 
 static tn_type pick_type(maker *m, int32_t n_in) {
-    static const tn_type types[] = {
-#define TYPE(name, id, block, bytes) TN_TYPE_##name,
-#include "quant/types.def"
-#undef TYPE
-    };
     for (;;) {
-        tn_type t = types[below(&m->r, COUNT(types))];
+        tn_type t = tn_all_types[below(&m->r, TN_N_TYPES)];
         if (n_in % tn_type_get(t)->block == 0) return t;
     }
 }

@@ -2,7 +2,7 @@
  * products of a part [ops on their results]. Bound by reading weights: a lane takes a block of 32 columns of R rows, and
  * LOADS of 16 bytes are kept in flight, where there is one part from before the launch ahead has ended on. Code is kept small: a
  * block runs most of it once, and reads it first.
- * One token is multiplied with dp4a, several on the tensor cores (MMA) at about the same price, with the same bits.
+ * One token is multiplied with dp4a, several on the tensor cores (MMA), with the same bits.
  *
  * With EXPERTS, the number that a token chose (else 0), T is 1. The rows of a part of experts are those of each chosen one in turn; parts
  * of plain matrices may stand beside it (the expert that all tokens share).
