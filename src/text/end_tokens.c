@@ -72,6 +72,10 @@ static const struct {
     {"tokenizer.ggml.fim_rep_token_id", FIM_REPO}, {"tokenizer.ggml.fim_sep_token_id", FIM_SEP},
 };
 
+const char *tn_end_token_key(size_t i) {
+    return i < sizeof keys / sizeof *keys ? keys[i].key : NULL;
+}
+
 static int32_t find(const tn_vocab *v, const char *text) {
     return tn_vocab_find(v, tn_str_of(text));
 }

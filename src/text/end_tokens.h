@@ -6,5 +6,7 @@
 
 /* Sets TN_TOKEN_ENDS, and makes well-known control tokens control tokens where the file forgot to. */
 void tn_vocab_mark_ends(tn_vocab *v, const tn_gguf *g);
+/* The i-th key that is read for that, of an id; NULL: there are no more. */
+const char *tn_end_token_key(size_t i);
 
 #endif

@@ -24,29 +24,17 @@ static const tn_str blank = {"\xe2\x96\x81", 3}; /* U+2581, a space in vocabular
 
 typedef enum kind { STRING, INTEGER, TRUTH, STRINGS, NUMBERS } kind;
 
-/* What the keys are that are read here and in the parts. */
+/* What the keys are that are read here and in the parts; those of tokens that end something are in end_tokens.c. */
 static const struct {
     const char *name;
     kind kind;
 } keys[] = {
-    {"tokenizer.chat_template", STRING},
-    {"tokenizer.ggml.model", STRING},
-    {"tokenizer.ggml.pre", STRING},
-    {"tokenizer.ggml.tokens", STRINGS},
-    {"tokenizer.ggml.merges", STRINGS},
-    {"tokenizer.ggml.token_type", NUMBERS},
-    {"tokenizer.ggml.scores", NUMBERS},
-    {"tokenizer.ggml.add_bos_token", TRUTH},
-    {"tokenizer.ggml.add_eos_token", TRUTH},
-    {"tokenizer.ggml.add_space_prefix", TRUTH},
-    {"tokenizer.ggml.bos_token_id", INTEGER},
-    {"tokenizer.ggml.eos_token_id", INTEGER},
-    {"tokenizer.ggml.eot_token_id", INTEGER},
-    {"tokenizer.ggml.eom_token_id", INTEGER},
-    {"tokenizer.ggml.fim_pad_token_id", INTEGER},
-    {"tokenizer.ggml.fim_rep_token_id", INTEGER},
-    {"tokenizer.ggml.fim_sep_token_id", INTEGER},
-    {"tokenizer.ggml.unknown_token_id", INTEGER},
+    {"tokenizer.chat_template", STRING},      {"tokenizer.ggml.model", STRING},
+    {"tokenizer.ggml.pre", STRING},           {"tokenizer.ggml.tokens", STRINGS},
+    {"tokenizer.ggml.merges", STRINGS},       {"tokenizer.ggml.token_type", NUMBERS},
+    {"tokenizer.ggml.scores", NUMBERS},       {"tokenizer.ggml.add_bos_token", TRUTH},
+    {"tokenizer.ggml.add_eos_token", TRUTH},  {"tokenizer.ggml.add_space_prefix", TRUTH},
+    {"tokenizer.ggml.bos_token_id", INTEGER}, {"tokenizer.ggml.unknown_token_id", INTEGER},
 };
 
 static bool is_kind(const tn_gguf_kv *kv, kind k) {
@@ -59,18 +47,24 @@ static bool is_kind(const tn_gguf_kv *kv, kind k) {
     }
 }
 
-/* One of the wrong type is not taken for an absent one. */
-static tn_status check_keys(const tn_gguf *g, tn_error *err) {
+static tn_status check_key(const tn_gguf *g, const char *name, kind k, tn_error *err) {
     static const char *const words[] = {[STRING] = "a string",
                                         [INTEGER] = "an integer",
                                         [TRUTH] = "a bool",
                                         [STRINGS] = "an array of strings",
                                         [NUMBERS] = "an array of numbers"};
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        const tn_gguf_kv *kv = tn_gguf_find(g, keys[i].name);
-        if (kv && !is_kind(kv, keys[i].kind)) return tn_gguf_wrong_type(kv, words[keys[i].kind], err);
-    }
-    return TN_OK;
+    const tn_gguf_kv *kv = tn_gguf_find(g, name);
+    return kv && !is_kind(kv, k) ? tn_gguf_wrong_type(kv, words[k], err) : TN_OK;
+}
+
+/* One of the wrong type is not taken for an absent one. */
+static tn_status check_keys(const tn_gguf *g, tn_error *err) {
+    tn_status status = TN_OK;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys && status == TN_OK; i++)
+        status = check_key(g, keys[i].name, keys[i].kind, err);
+    for (size_t i = 0; tn_end_token_key(i) && status == TN_OK; i++)
+        status = check_key(g, tn_end_token_key(i), INTEGER, err);
+    return status;
 }
 
 /* By tokenizer.ggml.model; ids are what holds where the file says nothing. */
