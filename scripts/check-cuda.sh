@@ -35,6 +35,7 @@ compile() {
     {
         echo "$ops"
         for define in "$@"; do echo "#define ${define/=/ }"; done
+        case $entry in matvec | matmul | experts) echo "#define SHARED_BYTES 232448" ;; esac # those of a launch: test_cuda
         cat $kernels/params.h $kernels/{tables,pieces,types,cache,rowops}.cu "$kernels/$entry.cu"
     } >"$work/$name.cu"
     queue+=("$name")

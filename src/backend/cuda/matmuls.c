@@ -297,4 +297,5 @@ void tn_make_matmuls(tn_maker *m) {
         make_experts(m, part, max_products);
     else
         make_matmul(m, part, max_products);
+    tn_buf_printf(m->head, "#define SHARED_BYTES %zu\n", m->to->shared_bytes);
 }

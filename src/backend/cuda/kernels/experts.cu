@@ -2,7 +2,7 @@
  * chose it, T at a time, on the tensor cores (mma m16n8k32, k16 where scales are of 16). The list of these tokens every block
  * makes for itself: that costs less than a launch, and needs no room.
  * The host gives N_IN (K), X_CODE, X_ROWS, EXPERTS, CHOSEN, COUNT, PRODUCTS, AFTER_OPS, PARTS as for matvec; blocks of a part are the
- * tiles of one expert; MAX_ROWS (tokens at most). */
+ * tiles of one expert; MAX_ROWS (tokens at most); SHARED_BYTES. */
 
 constexpr int K = N_IN, NB = (K + 31) / 32, R = 64, T = 32;
 constexpr int LD = R + 1;             /* of results in shared memory */
@@ -189,6 +189,8 @@ template <int PART> DEV void run_part(const tn_k_args &p, stage *st, float *out,
         __syncthreads();
     }
 }
+
+static_assert(sizeof(stage) + (MAX_ROWS + 3) / 4 * 16 + most_products() * T * LD * 4 <= SHARED_BYTES, "as the host counts");
 
 extern "C" __global__ void __launch_bounds__(TN_K_THREADS, 2) experts(const __grid_constant__ tn_k_args p) {
     extern __shared__ __align__(16) char smem[];

@@ -2,7 +2,8 @@
  * together, for TILE_TOKENS tokens; int8 activations on the tensor cores (mma m16n8k32, k16 where scales are of 16), floats by
  * plain multiply-adds. Blocks of a part are its tiles (blockIdx.y); blocks of other tokens (blockIdx.x) follow at once, so
  * that the rows are read from memory once.
- * The host gives N_IN (K), X_INT8, X_CODE, COUNT, PRODUCTS, AFTER_OPS, PARTS as for matvec, TILE_ROWS and TILE_TOKENS. */
+ * The host gives N_IN (K), X_INT8, X_CODE, COUNT, PRODUCTS, AFTER_OPS, PARTS as for matvec, TILE_ROWS, TILE_TOKENS and the SHARED_BYTES that they
+ * take. */
 
 constexpr int K = N_IN, NB = (K + 31) / 32, R = TILE_ROWS, T = TILE_TOKENS;
 constexpr int LD = R + 4;                      /* of results in shared memory: no bank conflicts */
@@ -305,6 +306,8 @@ template <int PART> DEV void run_part(const tn_k_args &p, char *smem, int t0, in
     __syncthreads();
     finish<PART>(p, tile, t0, n, out);
 }
+
+static_assert((X_INT8 ? 2 : 1) * sizeof(stage) <= SHARED_BYTES && T * LD * 4 <= SHARED_BYTES, "as the host counts");
 
 extern "C" __global__ void __launch_bounds__(TN_K_THREADS, RESIDENT) matmul(const __grid_constant__ tn_k_args p) {
     extern __shared__ __align__(16) char smem[];

@@ -9,12 +9,14 @@
  *
  * The host gives TOKENS (T), N_IN (K), X_INT8, X_CODE (operand), X_AT (offset of the staged activations in shared memory, floats),
  * X_ROW (bytes of one), X_ROWS (rows of a token: 1, or one for each expert), EXPERTS, CHOSEN (v[] of the experts' indices),
- * ROW_OPS, N_ROW_OPS, ROWS (R), LANES (that share rows), MMA, COUNT, PRODUCTS, FIRST_WEIGHT (in w), AFTER_OPS, PARTS, LOADS. */
+ * ROW_OPS, N_ROW_OPS, ROWS (R), LANES (that share rows), MMA, COUNT, PRODUCTS, FIRST_WEIGHT (in w), AFTER_OPS, PARTS, LOADS,
+ * and the SHARED_BYTES that all that takes. */
 
 constexpr int T = TOKENS, R = ROWS, K = N_IN, NB = (K + 31) / 32;
 constexpr int STEPS = (NB + LANES - 1) / LANES, TILE = TN_K_THREADS / LANES * R;
 constexpr int X_STRIDE = X_ROWS * X_ROW; /* bytes from token to token */
 constexpr int LANES_AT = X_AT + T * X_STRIDE / 4, OUT_AT = LANES_AT + (MMA ? TN_K_THREADS * R * T : 0); /* as X_AT */
+static_assert(4 * (OUT_AT + most_products() * T * TILE) <= SHARED_BYTES, "as the host counts");
 
 /* ---- activations: to shared memory, int8 rows as they are, floats 36 words apart for each 32 (no bank conflicts) ---- */
 

@@ -54,3 +54,10 @@ static __device__ constexpr row_op row_ops[N_ROW_OPS + 1] = {ROW_OPS};
 static __device__ constexpr after_op after_ops[N_AFTER_OPS + 1] = {AFTER_OPS};
 static __device__ constexpr product products[TN_K_MAX_WEIGHTS] = {PRODUCTS};
 static __device__ constexpr part parts[N_PARTS + 1] = {PARTS};
+
+/* Of a part. */
+static __device__ constexpr int most_products() {
+    int most = 0;
+    for (int i = 0; i < N_PARTS; i++) most = parts[i].products > most ? parts[i].products : most;
+    return most;
+}
